@@ -1,0 +1,208 @@
+"""The root of the command line: a lazy table of commands, and the one edge that prints errors."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import os
+import signal
+import sys
+from collections.abc import Callable
+from types import FrameType
+from typing import Annotated, Any
+
+if not sys.stdout.isatty():
+    # plain help starts 50 ms sooner than the framed one, and pipes want plain text anyway
+    os.environ.setdefault("TYPER_USE_RICH", "0")
+
+import typer
+from typer.core import TyperCommand, TyperGroup
+
+from dltool import __version__, console, plugins
+from dltool.errors import CAUSES, ConfigError, DltoolError, Interrupted, OutOfMemory, PluginError
+
+CORE_COMMANDS = {
+    "checkpoint": ("dltool.commands.checkpoint:app", "Look into checkpoints and verify them."),
+    "data": ("dltool.commands.data:app", "List, fetch and locate the named data sets."),
+    "doctor": (
+        "dltool.commands.doctor:app",
+        "Check this installation; each finding with its cure.",
+    ),
+    "plugin": ("dltool.commands.plugin:app", "List the topics that are installed."),
+    "runs": ("dltool.commands.runs:app", "List and show finished and running runs."),
+}
+BROKEN = {"allow_extra_args": True, "ignore_unknown_options": True}
+
+
+class LazyGroup(TyperGroup):
+    """List commands from static tables; import a topic only when it is called."""
+
+    def __init__(self, **attributes: Any) -> None:
+        super().__init__(**attributes)
+        self.topics: dict[str, plugins.Plugin] | None = None
+
+    def installed(self) -> dict[str, plugins.Plugin]:
+        """Return the topics by name; a core command can never be replaced by one."""
+        if self.topics is None:
+            self.topics = {
+                f"{topic.distribution}:{topic.name}"
+                if topic.name in CORE_COMMANDS
+                else topic.name: topic
+                for topic in plugins.discover()
+            }
+        return self.topics
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        """Return the topics, then the core commands."""
+        return [*self.installed(), *CORE_COMMANDS]
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        """Return a stand-in with the summary, for help and completion: nothing is imported."""
+        if cmd_name in CORE_COMMANDS:
+            return _stand_in(cmd_name, CORE_COMMANDS[cmd_name][1])
+        topic = self.installed().get(cmd_name)
+        if topic is None:
+            return None
+        summary = f"[broken] {topic.problem}" if topic.problem else topic.summary
+        return _stand_in(cmd_name, summary or f"(no summary; from {topic.distribution})")
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """Import and return the one command that is called."""
+        name = args[0]
+        if name in CORE_COMMANDS:
+            module, _, attribute = CORE_COMMANDS[name][0].partition(":")
+            return name, _built(getattr(importlib.import_module(module), attribute), name), args[1:]
+        if name in self.installed():
+            return name, _topic(self.installed()[name], name), args[1:]
+        if name.startswith("-") or ctx.resilient_parsing:
+            return super().resolve_command(ctx, args)
+        known = self.list_commands(ctx)
+        raise ConfigError(
+            "E201",
+            f"there is no command {name!r}{_nearest(name, known)}",
+            expected=f"one of {', '.join(known)}",
+            cure="dltool --help",
+        )
+
+
+def _nearest(name: str, known: list[str]) -> str:
+    near = difflib.get_close_matches(name, known)
+    return f"; did you mean {' or '.join(near)}?" if near else ""
+
+
+def _stand_in(name: str, text: str, action: Callable[[], None] | None = None) -> TyperCommand:
+    return TyperCommand(
+        name, help=text, callback=action or (lambda: None), context_settings=dict(BROKEN)
+    )
+
+
+def _built(app: typer.Typer, name: str) -> Any:
+    command = typer.main.get_command(app)
+    command.name = name
+    return command
+
+
+def _topic(topic: plugins.Plugin, name: str) -> Any:
+    try:
+        return _built(plugins.load(topic), name)
+    except PluginError as error:
+        cause = error
+
+        def tell_cause() -> None:
+            raise cause
+
+        # the stand-in takes any arguments, so that the user sees the cause and not a usage error
+        return _stand_in(name, f"[broken] {cause.message}", tell_cause)
+
+
+def _show_version(value: bool) -> None:
+    if value:
+        print(f"dltool {__version__}")
+        raise typer.Exit
+
+
+app = typer.Typer(
+    cls=LazyGroup,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog="Try: dltool cnn train     Exit codes and conventions: see the README.",
+)
+
+
+@app.callback()
+def root(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", "-V", callback=_show_version, is_eager=True, help="Show the version."
+        ),
+    ] = False,
+    no_plugins: Annotated[
+        bool, typer.Option("--no-plugins", help="Leave every topic out; core commands only.")
+    ] = False,
+) -> None:
+    """Deep-learning experiments, right the first time: train, check, resume, evaluate, use."""
+
+
+def run(arguments: list[str]) -> int:
+    """Run one command line and return its exit code; every error is printed here."""
+    options = arguments[: arguments.index("--")] if "--" in arguments else arguments
+    as_json = "--json" in options
+    if "--no-plugins" in _leading_options(arguments):
+        os.environ["DLTOOL_NO_PLUGINS"] = "1"
+    name = " ".join(word for word in arguments[:2] if not word.startswith("-"))
+    signal.signal(signal.SIGTERM, _terminate)
+    try:
+        result = typer.main.get_command(app).main(
+            arguments, prog_name="dltool", standalone_mode=False, windows_expand_args=False
+        )
+        if result == 130:
+            raise Interrupted(2, "interrupted; there was nothing to save")
+        return result if isinstance(result, int) else 0
+    except BrokenPipeError:
+        # the reader (head, less) has gone: nothing is wrong and nobody listens
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except Exception as error:
+        if os.environ.get("DLTOOL_DEBUG"):
+            import traceback
+
+            traceback.print_exc()
+        if type(error).__name__ == "NoArgsIsHelpError":
+            print(error, file=sys.stderr)
+            return 2
+        known = explain(error, name)
+        console.print_error(known, command=name, as_json=as_json)
+        return known.exit_code
+
+
+def _terminate(number: int, frame: FrameType | None) -> None:
+    raise Interrupted(number, "terminated; there was nothing to save")
+
+
+def _leading_options(arguments: list[str]) -> list[str]:
+    for position, word in enumerate(arguments):
+        if not word.startswith("-"):
+            return arguments[:position]
+    return arguments
+
+
+def explain(error: Exception, command: str) -> DltoolError:
+    """Return any exception as one of ours."""
+    if isinstance(error, DltoolError):
+        return error
+    if isinstance(error, typer.TyperException):
+        context = getattr(error, "ctx", None)
+        path = context.command_path if context is not None else f"dltool {command}".strip()
+        return ConfigError("E201", error.format_message().rstrip("."), cure=f"{path} --help")
+    if isinstance(error, typer.Abort):
+        return ConfigError("E201", "stopped at a question that got no answer")
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return OutOfMemory("E801", "memory ran out", cure="try a smaller --batch-size")
+    if isinstance(error, OSError) and error.filename is not None:
+        return DltoolError("E101", f"{error.strerror}: {error.filename}", cure="check the path")
+    return DltoolError(
+        "E100",
+        f"{CAUSES['E100']}: {type(error).__name__}: {error}",
+    )

@@ -1,0 +1,1 @@
+"""Named data sets, downloads, readers and batches."""

@@ -1,0 +1,1 @@
+"""Checks that find silent mistakes before they cost a run."""

@@ -1,0 +1,58 @@
+"""Parameter groups and learning-rate schedules: what topics must not do differently."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from torch import nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LambdaLR
+
+from dltool.errors import ConfigError
+
+
+def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
+    """Put matrices and kernels into a group with weight decay, biases and norms in one without."""
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    weights = [parameter for parameter in trained if parameter.ndim > 1]
+    others = [parameter for parameter in trained if parameter.ndim <= 1]
+    groups = [
+        {"params": weights, "weight_decay": weight_decay},
+        {"params": others, "weight_decay": 0.0},
+    ]
+    return [group for group in groups if group["params"]]
+
+
+def rate_factor(kind: str, step: int, total: int, warmup: float = 0.3) -> float:
+    """Return the learning rate at `step` of `total` as a share of its peak.
+
+    `one-cycle` rises along a cosine from 1/25 over the first `warmup` share and falls along one
+    to 1/250,000 (Smith and Topin, 2018, in torch's `OneCycleLR` form); `cosine` falls from 1 to 0
+    (Loshchilov and Hutter, 2017); `constant` stays.
+
+    Raises:
+        ConfigError: another kind.
+    """
+    if kind == "constant":
+        return 1.0
+    if kind == "cosine":
+        return 0.5 * (1 + math.cos(math.pi * min(step / total, 1.0)))
+    if kind != "one-cycle":
+        raise ConfigError(
+            "E206", f"unknown schedule {kind!r}", expected="one-cycle, cosine or constant"
+        )
+    low, end, peak = 1 / 25, 1 / 250_000, max(warmup * total - 1, 1e-9)
+    if step <= peak:
+        return _cosine(low, 1.0, step / peak)
+    return _cosine(1.0, end, min((step - peak) / max(total - 1 - peak, 1e-9), 1.0))
+
+
+def _cosine(start: float, end: float, share: float) -> float:
+    return end + (start - end) * 0.5 * (1 + math.cos(math.pi * share))
+
+
+def schedule(optimizer: Optimizer, kind: str, total: int) -> LambdaLR:
+    """Return a scheduler that follows `rate_factor` over `total` optimizer steps."""
+    rate_factor(kind, 0, 1)
+    return LambdaLR(optimizer, lambda step: rate_factor(kind, step, total))

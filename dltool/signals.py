@@ -1,0 +1,73 @@
+"""Ctrl-C and SIGTERM while training: the first finishes the step and saves, the second leaves."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any
+
+from dltool.errors import Interrupted
+
+NAMES = {signal.SIGINT: "Ctrl-C", signal.SIGTERM: "SIGTERM"}
+
+
+class Watch:
+    """Turn signals into `Interrupted` at moments where the training state is whole.
+
+    While `hold()` is active a signal only leaves a note, and the end of the block raises; at other
+    times the handler raises at once. A second signal ends the process without saving again.
+    """
+
+    def __init__(self) -> None:
+        self.pending = 0
+        self.depth = 0
+        self.previous: dict[int, Any] = {}
+
+    def __enter__(self) -> Watch:
+        if threading.current_thread() is threading.main_thread():
+            for number in NAMES:
+                self.previous[number] = signal.signal(number, self._receive)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self.previous.items():
+            signal.signal(number, handler)
+
+    def _receive(self, number: int, frame: FrameType | None) -> None:
+        if self.pending:
+            leave_now(number)
+        self.pending = number
+        name = NAMES[signal.Signals(number)]
+        os.write(2, f"\n{name}: stopping and saving; a second one leaves at once\n".encode())
+        if not self.depth:
+            self.stop()
+
+    def stop(self) -> None:
+        """Raise for the signal that is waiting."""
+        raise Interrupted(self.pending, "interrupted")
+
+    @contextmanager
+    def hold(self) -> Iterator[None]:
+        """Keep signals waiting until the block has ended."""
+        self.depth += 1
+        try:
+            yield
+        finally:
+            self.depth -= 1
+        if self.pending and not self.depth:
+            self.stop()
+
+
+def leave_now(number: int) -> None:
+    """End this process and its workers at once; the last good checkpoint stays as it is."""
+    for child in multiprocessing.active_children():
+        child.kill()
+    os.write(2, b"left at once; the last good checkpoint is kept\n")
+    sys.stdout.flush()
+    os._exit(128 + number)

@@ -1,0 +1,212 @@
+"""Options and help of the `cnn` topic; what they do is in train.py and predict.py."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from dltool import options, runs
+from dltool.console import Console
+from dltool.options import data_option, run_option, training_option
+from dltool_cnn.config import (
+    AUGMENTATIONS,
+    GUARDS,
+    LOADERS,
+    MODELS,
+    SCHEDULES,
+    TrainConfig,
+    recipe,
+)
+
+TOPIC = "cnn"
+
+app = typer.Typer(
+    help="Classify images: train a network on your pictures, see how good it is, use it.",
+    no_args_is_help=True,
+    context_settings=options.HELP,
+    epilog="Try: dltool cnn train     then: dltool cnn predict latest IMAGE...",
+)
+
+
+@app.callback()
+def root() -> None:
+    """Classify images: train a network on your pictures, see how good it is, use it."""
+
+
+@app.command()
+def train(
+    ctx: typer.Context,
+    data: Annotated[
+        str,
+        data_option(
+            "digits, mnist, fashion-mnist, cifar10, an image folder with one subfolder a class, "
+            "or a zip of one."
+        ),
+    ] = TrainConfig.data,
+    data_root: options.DataRootOption = None,
+    image_size: Annotated[
+        int, data_option("Side to bring images to; 0: as they are, 64 at most.", min=0)
+    ] = TrainConfig.image_size,
+    augment: Annotated[
+        str,
+        data_option(
+            f"Comma-separated: {', '.join(AUGMENTATIONS)}; or none.",
+            show_default=options.BY_RECIPE,
+        ),
+    ] = TrainConfig.augment,
+    val_fraction: Annotated[
+        float,
+        data_option("Training share that chooses the best epoch.", show_default=options.BY_RECIPE),
+    ] = TrainConfig.val_fraction,
+    test_fraction: Annotated[
+        float, data_option("Share for the final test where the data has no test part.")
+    ] = TrainConfig.test_fraction,
+    loader: Annotated[
+        str, data_option(f"{', '.join(LOADERS)}: hold all images on the device, or stream them.")
+    ] = TrainConfig.loader,
+    workers: Annotated[
+        int, data_option("Processes that read images.", min=0)
+    ] = TrainConfig.workers,
+    model: Annotated[str, training_option(f"{', '.join(MODELS)}.")] = TrainConfig.model,
+    hidden: Annotated[str, training_option("Hidden widths of mlp.")] = TrainConfig.hidden,
+    width: Annotated[
+        int,
+        training_option(
+            "Channels of simple-cnn's first layer.", min=1, show_default=options.BY_RECIPE
+        ),
+    ] = TrainConfig.width,
+    dropout: Annotated[
+        float, training_option("Dropout before the last layer of mlp and simple-cnn.")
+    ] = TrainConfig.dropout,
+    epochs: options.EpochsOption = TrainConfig.epochs,
+    batch_size: options.BatchSizeOption = TrainConfig.batch_size,
+    learning_rate: options.LrOption = TrainConfig.learning_rate,
+    weight_decay: options.WeightDecayOption = TrainConfig.weight_decay,
+    schedule: Annotated[str, training_option(f"{', '.join(SCHEDULES)}.")] = TrainConfig.schedule,
+    label_smoothing: Annotated[
+        float, training_option("Share of the target spread over all classes.")
+    ] = TrainConfig.label_smoothing,
+    accumulate: options.AccumulateOption = TrainConfig.accumulate,
+    clip: options.ClipOption = TrainConfig.clip,
+    device: options.DeviceOption = TrainConfig.device,
+    precision: options.PrecisionOption = TrainConfig.precision,
+    seed: options.SeedOption = TrainConfig.seed,
+    deterministic: options.DeterministicOption = TrainConfig.deterministic,
+    threads: options.ThreadsOption = TrainConfig.threads,
+    save_every: options.SaveEveryOption = TrainConfig.save_every,
+    guards: Annotated[
+        str, run_option(f"{', '.join(GUARDS)}: checks before training.")
+    ] = TrainConfig.guards,
+    out: options.OutOption = None,
+    resume: options.ResumeOption = None,
+    config: options.ConfigOption = None,
+    json: options.JsonOption = False,
+    events: options.EventsOption = False,
+) -> None:
+    """Train a classifier; test it once; leave a run folder with the model."""
+    console = Console("cnn train", json=json, events=events)
+    flags = options.given(ctx, TrainConfig)
+    folder = None
+    if resume is not None:
+        options.refuse_beside_resume(out=out, config=config)
+        folder = runs.locate(resume, TOPIC)
+        settings, origins = runs.read_config(folder, TrainConfig)
+        runs.refuse_changes(settings, flags, folder)
+    else:
+        file = runs.read_config_file(config, TrainConfig) if config else {}
+        chosen = {**file, **flags}
+        defaults = recipe(chosen.get("data", data), chosen.get("model", model))
+        settings, origins = runs.settle(
+            TrainConfig, flags=flags, file=file, file_name=str(config), recipe=defaults
+        )
+    console.loading()
+    from dltool_cnn.train import train as run_training
+
+    run_training(settings, origins, console=console, out=out, resume=folder)
+
+
+@app.command()
+def evaluate(
+    run: options.RunArgument,
+    data: Annotated[
+        str | None,
+        typer.Option(
+            help="Other data: a named set, an image folder or a zip [default: the run's]."
+        ),
+    ] = None,
+    data_root: options.DataRootOption = None,
+    split: Annotated[str, typer.Option(help="test, val or train.")] = "test",
+    min_accuracy: Annotated[
+        float | None, typer.Option(min=0.0, max=1.0, help="Exit 6 below this accuracy.")
+    ] = None,
+    plot: Annotated[
+        Path | None,
+        typer.Option(
+            help="Confusion matrix picture [default: in the run folder].", show_default=False
+        ),
+    ] = None,
+    device: options.DeviceOption = "auto",
+    json: options.JsonOption = False,
+) -> None:
+    """Measure a trained model: accuracy with its interval, classes, confusion matrix."""
+    console = Console("cnn evaluate", json=json)
+    folder = runs.locate(run, TOPIC)
+    console.loading()
+    from dltool_cnn import evaluate as evaluation
+
+    evaluation.evaluate_run(
+        folder,
+        data=data,
+        data_root=data_root,
+        split=split,
+        min_accuracy=min_accuracy,
+        plot=plot,
+        device=device,
+        console=console,
+    )
+
+
+@app.command()
+def predict(
+    run: options.RunArgument,
+    images: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="FILES...|FOLDER|-", help="Images, folders of them, or - for stdin."
+        ),
+    ],
+    top: Annotated[int, typer.Option(min=1, help="Classes to show for each image.")] = 1,
+    grid: Annotated[
+        Path | None, typer.Option(help="Write a picture of the images with their labels.")
+    ] = None,
+    batch_size: Annotated[int, typer.Option(min=1, help="Images a batch.")] = 256,
+    device: options.DeviceOption = "auto",
+    json: options.JsonOption = False,
+) -> None:
+    """Name what is on pictures, with the probability of each name."""
+    console = Console("cnn predict", json=json)
+    folder = runs.locate(run, TOPIC)
+    console.loading()
+    from dltool_cnn.predict import predict_files
+
+    predict_files(
+        folder,
+        images,
+        top=top,
+        grid=grid,
+        batch_size=batch_size,
+        device=device,
+        console=console,
+    )
+
+
+@app.command()
+def info(run: options.RunArgument, json: options.JsonOption = False) -> None:
+    """Show what a run or model folder is: network, classes, preprocessing, results."""
+    console = Console("cnn info", json=json)
+    folder = runs.locate(run, TOPIC)
+    from dltool_cnn.predict import describe
+
+    describe(folder, console)

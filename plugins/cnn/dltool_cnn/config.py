@@ -1,0 +1,171 @@
+"""What a `cnn` run can be told, and the recipes that fill what it is not told."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from dltool.errors import ConfigError
+
+MODELS = {
+    "linear": "softmax regression: one linear layer",
+    "mlp": "fully connected layers with ReLU (--hidden, --dropout)",
+    "lenet": "LeNet-5 of 1998: sigmoid and average pooling; 61,706 parameters on 28x28",
+    "simple-cnn": "three convolutions with batch normalisation (--width)",
+    "resnet20": "ResNet-20 for small images (He et al., 2015); 0.27 M parameters",
+    "resnet18": "ResNet-18 from torchvision, with a small stem below 64 pixels",
+}
+SCHEDULES = ("one-cycle", "cosine", "constant")
+LOADERS = ("auto", "resident", "stream")
+GUARDS = ("preflight", "strict", "off")
+AUGMENTATIONS = ("flip", "crop")
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """Everything that shapes a `cnn` training run.
+
+    Attributes:
+        data: a named set, an image folder or a zip of one.
+        data_root: folder that holds named sets already; empty for the download cache.
+        image_size: side in pixels that images are brought to; 0 keeps or chooses.
+        learning_rate: peak of the schedule.
+        augment: comma-separated names, or `none`.
+        hidden: widths of the hidden layers of `mlp`, comma-separated.
+        width: channels of the first convolution of `simple-cnn`.
+        val_fraction, test_fraction: shares split off where the data has no such split.
+        loader: `resident` holds all images on the device, `stream` reads them from disk.
+    """
+
+    data: str = "digits"
+    data_root: str = ""
+    model: str = "simple-cnn"
+    epochs: int = 12
+    batch_size: int = 128
+    learning_rate: float = 0.01
+    weight_decay: float = 0.01
+    schedule: str = "one-cycle"
+    label_smoothing: float = 0.05
+    augment: str = "none"
+    image_size: int = 0
+    hidden: str = "256"
+    dropout: float = 0.0
+    width: int = 16
+    accumulate: int = 1
+    clip: float = 0.0
+    val_fraction: float = 0.1
+    test_fraction: float = 0.2
+    loader: str = "auto"
+    workers: int = 2
+    device: str = "auto"
+    precision: str = "fp32"
+    seed: int = 0
+    deterministic: bool = False
+    threads: int = 0
+    save_every: float = 60.0
+    guards: str = "preflight"
+
+    def __post_init__(self) -> None:
+        _one_of("--model", self.model, tuple(MODELS))
+        _one_of("--schedule", self.schedule, SCHEDULES)
+        _one_of("--loader", self.loader, LOADERS)
+        _one_of("--guards", self.guards, GUARDS)
+        _at_least("--epochs", self.epochs, 1)
+        _at_least("--batch-size", self.batch_size, 1)
+        _at_least("--accumulate", self.accumulate, 1)
+        _at_least("--width", self.width, 1)
+        _at_least("--image-size", self.image_size, 0)
+        _at_least("--seed", self.seed, 0)
+        _inside("--lr", self.learning_rate, 0.0, 100.0, open_low=True)
+        _inside("--weight-decay", self.weight_decay, 0.0, 10.0)
+        _inside("--label-smoothing", self.label_smoothing, 0.0, 0.9)
+        _inside("--dropout", self.dropout, 0.0, 0.95)
+        _inside("--val-fraction", self.val_fraction, 0.0, 0.5, open_low=True)
+        _inside("--test-fraction", self.test_fraction, 0.0, 0.5, open_low=True)
+        _inside("--clip", self.clip, 0.0, 1e6)
+        for name in self.augmentations:
+            _one_of("--augment", name, AUGMENTATIONS)
+        if not all(width > 0 for width in self.hidden_widths):
+            raise ConfigError(
+                "E202",
+                "--hidden needs positive widths",
+                received=self.hidden,
+                cure="use --hidden 256",
+            )
+
+    @property
+    def augmentations(self) -> tuple[str, ...]:
+        """The names in `augment`."""
+        names = [name.strip() for name in self.augment.split(",")]
+        return tuple(name for name in names if name not in ("", "none"))
+
+    @property
+    def hidden_widths(self) -> tuple[int, ...]:
+        """The numbers in `hidden`."""
+        try:
+            return tuple(int(width) for width in self.hidden.split(",") if width.strip())
+        except ValueError as error:
+            raise ConfigError(
+                "E202",
+                "--hidden is not understood",
+                received=self.hidden,
+                expected="whole numbers",
+                cure="use --hidden 512,256,128",
+            ) from error
+
+
+def _one_of(option: str, value: str, known: tuple[str, ...]) -> None:
+    if value not in known:
+        import difflib
+
+        near = difflib.get_close_matches(value, known, n=1)
+        cure = f"did you mean {near[0]}?" if near else f"use {option} {known[0]}"
+        raise ConfigError(
+            "E206",
+            f"{option} {value!r} is not known",
+            expected=f"one of {', '.join(known)}",
+            cure=cure,
+        )
+
+
+def _at_least(option: str, value: int, low: int) -> None:
+    if value < low:
+        raise ConfigError(
+            "E202",
+            f"{option} is out of range",
+            received=value,
+            expected=f"{low} or more",
+            cure=f"choose {option} in that range",
+        )
+
+
+def _inside(option: str, value: float, low: float, high: float, *, open_low: bool = False) -> None:
+    if not (low < value <= high if open_low else low <= value <= high):
+        bracket = "(" if open_low else "["
+        raise ConfigError(
+            "E202",
+            f"{option} is out of range",
+            received=value,
+            expected=f"{bracket}{low}, {high}]",
+            cure=f"choose {option} in that range",
+        )
+
+
+# What a data set wants; flags and --config come before it.
+DATA_RECIPES: dict[str, dict[str, Any]] = {
+    "digits": {"epochs": 25, "batch_size": 64, "width": 32},
+    "mnist": {"epochs": 2, "batch_size": 256, "val_fraction": 1 / 12},
+    "fashion-mnist": {"epochs": 12, "batch_size": 256, "augment": "flip", "val_fraction": 1 / 12},
+    "cifar10": {"epochs": 20, "batch_size": 256, "augment": "flip,crop", "val_fraction": 0.1},
+}
+FOLDER_RECIPE: dict[str, Any] = {"epochs": 20, "augment": "flip,crop"}
+MODEL_RECIPES: dict[str, dict[str, Any]] = {
+    "mlp": {"learning_rate": 0.003},
+    "lenet": {"learning_rate": 0.005},
+    "resnet18": {"learning_rate": 0.003},
+}
+
+
+def recipe(data: str, model: str) -> dict[str, Any]:
+    """Return the settings that suit a data set and a model."""
+    return {**MODEL_RECIPES.get(model, {}), **DATA_RECIPES.get(data, FOLDER_RECIPE)}

@@ -1,0 +1,1 @@
+"""What the GPUs and the CPU of this machine are and can do."""

@@ -1,0 +1,222 @@
+"""The command line as a process: help, streams, JSON, exit codes, lightness."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+from dltool import cli, errors
+
+HEAVY = {"torch", "torchvision", "numpy", "matplotlib", "gensim", "sklearn", "PIL", "transformers"}
+COMMANDS = [
+    [],
+    ["cnn"],
+    ["cnn", "train"],
+    ["cnn", "evaluate"],
+    ["cnn", "predict"],
+    ["cnn", "info"],
+    ["gpu"],
+    ["gpu", "info"],
+    ["plugin"],
+    ["plugin", "list"],
+    ["doctor"],
+    ["data"],
+    ["data", "list"],
+    ["data", "fetch"],
+    ["data", "path"],
+    ["checkpoint"],
+    ["checkpoint", "info"],
+    ["checkpoint", "verify"],
+    ["runs"],
+    ["runs", "list"],
+    ["runs", "show"],
+]
+LIGHT = [
+    ["--help"],
+    ["--version"],
+    ["cnn", "--help"],
+    ["cnn", "train", "--help"],
+    ["gpu", "info"],
+    ["gpu", "info", "--json"],
+    ["plugin", "list"],
+    ["runs", "list"],
+    ["nonsense"],
+    ["cnn", "train", "--nonsense"],
+]
+PROBE = """
+import sys
+from dltool.__main__ import main
+sys.argv = ["dltool", *sys.argv[1:]]
+try:
+    main()
+except SystemExit:
+    pass
+heavy = {heavy!r} & set(sys.modules)
+sys.stderr.write("HEAVY " + ",".join(sorted(heavy)) + "\\n")
+"""
+
+
+def probe(arguments, environment, work):
+    return subprocess.run(
+        [sys.executable, "-c", PROBE.format(heavy=HEAVY), *arguments],
+        capture_output=True,
+        text=True,
+        cwd=work,
+        env=environment,
+        check=True,
+    )
+
+
+@pytest.mark.parametrize("arguments", LIGHT, ids=" ".join)
+def test_light_commands_import_nothing_heavy_and_write_nothing(
+    arguments, environment, work, tmp_path
+):
+    done = probe(arguments, environment, work)
+    assert done.stderr.splitlines()[-1] == "HEAVY "
+    assert not list(work.iterdir())
+    assert not (tmp_path / "home").exists()
+
+
+@pytest.mark.parametrize("words", COMMANDS, ids=lambda words: " ".join(words) or "root")
+@pytest.mark.parametrize("flag", ["-h", "--help"])
+def test_every_command_has_help(dltool, words, flag):
+    shown = dltool(*words, flag)
+    assert "Usage: dltool" in shown.out
+    assert len(shown.out.splitlines()) > 4
+    assert "\x1b" not in shown.out
+    assert not shown.err
+
+
+def test_command_list_above_is_complete(dltool):
+    roots = {words[0] for words in COMMANDS if words}
+    listed = dltool("--help").out.split("Commands:")[1]
+    assert roots == {line.split()[0] for line in listed.splitlines() if line.startswith("  ")} - {
+        "Try:"
+    }
+
+
+def test_version_is_the_packages(dltool):
+    from dltool import __version__
+
+    assert dltool("--version").out == f"dltool {__version__}\n"
+    assert dltool("-V").out == f"dltool {__version__}\n"
+    assert dltool("--no-plugins", "--version").out == f"dltool {__version__}\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (["trian"], 2, "no command 'trian'"),
+        (["plugn"], 2, "did you mean plugin"),
+        (["cnn", "trian"], 2, "train"),
+        (["cnn", "train", "--epoch", "3"], 2, "--epochs"),
+        (["cnn", "train", "--epochs", "x"], 2, "--epochs"),
+        (["cnn", "train", "--model", "resnet2"], 2, "did you mean resnet20"),
+        (["cnn", "train", "--data", "minst"], 5, "did you mean --data mnist"),
+        (["cnn", "train", "--device", "cuda:99"], 3, "cuda:99"),
+        (["cnn", "train", "--device", "tpu"], 2, "auto, cpu"),
+        (["cnn", "train", "--precision", "fp8"], 2, "fp8"),
+        (["cnn", "train", "--lr", "-1"], 2, "--lr"),
+        (["cnn", "train", "--resume", "nowhere"], 5, "nowhere"),
+        (["cnn", "predict", "nowhere", "x.png"], 5, "nowhere"),
+        (["data", "path", "imagenet"], 2, "imagenet"),
+        (["data", "fetch", "mnist"], 5, "DLTOOL_OFFLINE"),
+        (["checkpoint", "verify", "nowhere"], 5, "nowhere"),
+        (["runs", "show", "nowhere"], 5, "nowhere"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else None,
+)
+def test_wrong_input_is_one_line_with_a_cure_and_a_code(dltool, arguments, code, words):
+    shown = dltool(*arguments, code=code)
+    line = shown.err.strip().splitlines()[-1]
+    assert line.startswith("error E")
+    assert words in line
+    assert "Cure:" in line
+    assert not shown.out
+
+
+def test_errors_are_one_json_object_too(dltool):
+    shown = dltool("cnn", "train", "--data", "minst", "--json", code=5).json()
+    assert shown["status"] == "error"
+    assert shown["error"]["exit_code"] == 5
+    assert shown["error"]["code"] in errors.CAUSES
+    shown = dltool("cnn", "train", "--nonsense", "--json", code=2).json()
+    assert shown["error"]["code"] == "E201"
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["plugin", "list"], ["gpu", "info"], ["runs", "list"], ["data", "list"]],
+    ids=" ".join,
+)
+def test_json_is_exactly_one_object(dltool, arguments):
+    shown = dltool(*arguments, "--json").json()
+    assert shown["status"] == "ok"
+    assert shown["schema"] == 1
+    assert shown["command"] == " ".join(arguments)
+
+
+def test_a_closed_pipe_is_no_error(environment, work):
+    command = f"{sys.executable} -m dltool --help | head -1; exit ${{PIPESTATUS[0]}}"
+    done = subprocess.run(
+        ["bash", "-c", command], capture_output=True, text=True, cwd=work, env=environment
+    )
+    assert done.returncode == 0
+    assert not done.stderr
+
+
+def test_topics_can_be_left_out(dltool):
+    assert "  cnn " not in dltool("--no-plugins", "--help").out.split("Commands:")[1]
+    assert dltool("plugin", "list", "--json", DLTOOL_NO_PLUGINS="1").json()["data"]["plugins"] == []
+    only = dltool("plugin", "list", "--json", DLTOOL_PLUGINS="gpu").json()["data"]["plugins"]
+    assert [plugin["name"] for plugin in only] == ["gpu"]
+
+
+def test_colour_only_where_it_is_wanted(dltool):
+    assert "\x1b" not in dltool("trian", code=2).err
+    assert "\x1b[31m" in dltool("trian", code=2, FORCE_COLOR="1").err
+
+
+def test_every_cause_is_used_and_every_used_cause_is_listed(repository):
+    import re
+
+    sources = [*repository.glob("dltool/**/*.py"), *repository.glob("plugins/**/*.py")]
+    text = "\n".join(
+        path.read_text(encoding="utf-8") for path in sources if path.name != "errors.py"
+    )
+    used = set(re.findall(r'"(E\d{3})"', text)) | {"E303", "E130", "E143"}
+    assert used <= set(errors.CAUSES)
+    assert set(errors.CAUSES) <= used
+
+
+def test_unexpected_failures_are_one_line_unless_debugged(dltool, monkeypatch):
+    known = cli.explain(RuntimeError("surprise"), "cnn train")
+    assert known.exit_code == 1
+    assert "surprise" in known.one_line()
+    assert cli.explain(MemoryError(), "").exit_code == 8
+
+
+def test_core_command_cannot_be_replaced(monkeypatch):
+    from dltool import plugins
+
+    stranger = plugins.Plugin("doctor", "x:app", "evil", "1")
+    monkeypatch.setattr(plugins, "discover", lambda: [stranger])
+    group = cli.LazyGroup(name="dltool")
+    assert "evil:doctor" in group.list_commands(None)
+    assert group.get_command(None, "doctor").help == cli.CORE_COMMANDS["doctor"][1]
+
+
+def test_every_core_command_resolves():
+    import importlib
+
+    for reference, _ in cli.CORE_COMMANDS.values():
+        module, _, attribute = reference.partition(":")
+        assert getattr(importlib.import_module(module), attribute)
+
+
+def test_run_returns_json_safe_exit_code(capsys):
+    assert cli.run(["plugin", "list", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["status"] == "ok"
+    assert os.environ.get("DLTOOL_NO_PLUGINS") is None
