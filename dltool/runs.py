@@ -73,7 +73,9 @@ def read_config_file(path: Path, config_class: type[Any]) -> dict[str, Any]:
             "E203", f"cannot read the configuration {path}: {error}", cure="give a TOML file"
         ) from error
     hints = typing.get_type_hints(config_class)
-    return {key: _checked(path, key, value, hints) for key, value in values.items()}
+    return {
+        key.replace("-", "_"): _checked(path, key, value, hints) for key, value in values.items()
+    }
 
 
 def _checked(path: Path, key: str, value: Any, hints: Mapping[str, Any]) -> Any:
@@ -108,12 +110,12 @@ class Run:
     Attributes:
         folder: the run folder.
         topic: the topic's command name.
-        log_failed: whether a line of metrics could not be written (a full disk).
+        unsaved: what could not be written (a full disk), or an empty text.
     """
 
     folder: Path
     topic: str
-    log_failed: bool = False
+    unsaved: str = ""
 
     @property
     def resume_command(self) -> str:
@@ -126,8 +128,8 @@ class Run:
         try:
             with (self.folder / "metrics.jsonl").open("a", encoding="utf-8") as stream:
                 stream.write(line)
-        except OSError:
-            self.log_failed = True
+        except OSError as error:
+            self.unsaved = f"metrics.jsonl: {error.strerror}"
 
     def records(self) -> list[dict[str, Any]]:
         """Return the lines of `metrics.jsonl`; a half-written last line is left out."""
@@ -138,6 +140,20 @@ class Run:
         kept = [record for record in self.records() if record.get("step", 0) <= step]
         text = "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in kept)
         files.write_bytes_atomic(self.folder / "metrics.jsonl", text.encode())
+
+    def finish(self, result: Mapping[str, Any]) -> None:
+        """Mark the run as finished with its result.
+
+        Raises:
+            DltoolError: something could not be written on the way; training had gone on.
+        """
+        self.update(status="finished", finished=now(), result=dict(result))
+        if self.unsaved:
+            raise DltoolError(
+                "E101",
+                f"the run reached its end, but not all was saved ({self.unsaved})",
+                cure=f"free some space; the result is in {self.folder}",
+            )
 
     def update(self, **values: Any) -> None:
         """Change fields of `run.json`."""

@@ -93,7 +93,6 @@ class Session:
         self.loss = Mean()
         self.best = Best(settings.monitor, self.folder / "best")
         self.stopwatch = Stopwatch(settings.device)
-        self.save_failed = ""
         self.finished = False
         self._batches_in_epoch = 0
         self._rng: Any = None
@@ -255,13 +254,13 @@ class Session:
             target = self.folder / f"step-{self.global_step:08d}"
             checkpoint.save(target, self.model, self._parts(), self._state())
             self._prune(target)
-            self._saved_at, self.save_failed = moment, ""
+            self._saved_at, self.run.unsaved = moment, ""
         except Diverged:
             raise
         except DltoolError as error:
-            if not self.save_failed:
+            if not self.run.unsaved:
                 self.console.warn(f"{error.one_line()}; training goes on without a new checkpoint")
-            self.save_failed = error.message
+            self.run.unsaved = error.message
         self._last_save = time.monotonic()
 
     def _prune(self, newest: Path) -> None:
@@ -363,17 +362,11 @@ def session(
         except Diverged:
             run.update(status="diverged", step=active.global_step)
             raise
-    if active.save_failed or run.log_failed:
-        raise DltoolError(
-            "E101",
-            f"the run reached its end, but not all was saved: {active.save_failed or 'metrics'}",
-            cure=f"free some space, then {run.resume_command}",
-        )
 
 
 def _interrupted(active: Session, stop: Interrupted) -> Interrupted:
-    if active.save_failed:
-        message = f"stopped at step {active.global_step}; saving failed: {active.save_failed}"
+    if active.run.unsaved:
+        message = f"stopped at step {active.global_step}; saving failed: {active.run.unsaved}"
     else:
         message = f"stopped and saved at step {active.global_step} in {active.run.folder}"
     return Interrupted(stop.exit_code - 128, message, cure=active.run.resume_command)

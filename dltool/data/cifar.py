@@ -122,6 +122,10 @@ def _parse_pickle(path: Path, data: bytes) -> tuple[Bytes, Bytes]:
     return images, np.array(labels, np.uint8)
 
 
+class _Refused(Exception):
+    """A pickle asks for what an array of pixels does not need."""
+
+
 class _DType:
     """Stand for numpy's dtype: keep its name and the byte order, run nothing."""
 
@@ -147,7 +151,7 @@ def _new_array(*_: object) -> _Array:
 
 def _encode(text: str, codec: str) -> bytes:
     if codec not in ("latin1", "latin-1"):
-        raise pickle.UnpicklingError(f"the codec {codec!r} is refused")
+        raise _Refused(f"the codec {codec!r} is refused")
     return text.encode("latin-1")
 
 
@@ -164,7 +168,7 @@ class _Inert(pickle.Unpickler):
 
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) not in self.names:
-            raise pickle.UnpicklingError(f"it asks for {module}.{name}, which is refused")
+            raise _Refused(f"it asks for {module}.{name}, which is refused")
         return self.names[module, name]
 
 
@@ -173,8 +177,10 @@ def _load_inert(path: Path, data: bytes) -> object:
         for opcode, argument, _ in pickletools.genops(data):
             # the unpickler takes memory for every slot up to the number it is told
             if "PUT" in opcode.name and int(argument or 0) > len(data):
-                raise pickle.UnpicklingError("a memo number is too large")
+                raise _Refused("a memo number is too large")
         return _Inert(io.BytesIO(data), encoding="bytes").load()
+    except _Refused as error:
+        raise _damaged(path, str(error)) from error
     except Exception as error:  # a hostile pickle can make the unpickler raise anything
         content = name_content(data[:512])
         known = content and content != "a pickle"

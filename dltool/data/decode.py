@@ -75,13 +75,10 @@ def decode(data: bytes, name: str, mode: str | None, size: tuple[int, int] | Non
     """
     with quiet():
         image = _open(data, name)
-        try:
-            if size is not None and min(image.size) >= 4 * max(size):
-                # JPEG decodes at 1/2, 1/4 or 1/8 far faster; twice the size keeps the sharpness
-                image.draft(None, (2 * max(size), 2 * max(size)))
-            image.load()
-        except Exception as error:  # Pillow's readers raise nearly anything on damaged bytes
-            raise _broken(name, f"is damaged or cut off: {error}") from error
+        if size is not None and min(image.size) >= 4 * max(size):
+            # JPEG decodes at 1/2, 1/4 or 1/8 far faster; twice the size keeps the sharpness
+            image.draft(None, (2 * max(size), 2 * max(size)))
+        _load(image, name)
         try:
             image = _in_mode(_upright(image), mode)
             if size is not None and image.size != size[::-1]:
@@ -93,15 +90,17 @@ def decode(data: bytes, name: str, mode: str | None, size: tuple[int, int] | Non
 
 
 def header(data: bytes, name: str) -> tuple[tuple[int, int], str]:
-    """Return the (height, width) of an image once upright, and Pillow's mode, without decoding it.
+    """Return the (height, width) of an image once upright, and Pillow's mode; decode TIFF only.
 
     Raises:
         DataError: E502, it is not an image or too large.
     """
     with quiet():
         image = _open(data, name)
+        if image.format == "TIFF":
+            # Pillow turns these by itself, some versions when they open and some when they load
+            _load(image, name)
         width, height = image.size
-        # Pillow turns TIFF files by itself, but only when it loads their pixels
         return ((width, height) if _orientation(image) >= 5 else (height, width)), image.mode
 
 
@@ -195,6 +194,13 @@ def _open(data: bytes, name: str) -> Image.Image:
     if not image.width or not image.height:
         raise _broken(name, "has no pixels")
     return image
+
+
+def _load(image: Image.Image, name: str) -> None:
+    try:
+        image.load()
+    except Exception as error:  # Pillow's readers raise nearly anything on damaged bytes
+        raise _broken(name, f"is damaged or cut off: {error}") from error
 
 
 def _orientation(image: Image.Image) -> int:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 import signal
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -98,6 +98,8 @@ class Streamed:
         workers: processes that decode; 0 decodes in this one.
         augment: names of `AUGMENTATIONS`.
         drop_last: leave out a last batch that is smaller.
+        broken: files that could not be read so far, with the reason; they are missing from their
+            batches, the same ones in every epoch.
 
     Raises:
         ConfigError: E202, the batch size is below 1, or above N with `drop_last`; E206, an unknown
@@ -115,6 +117,7 @@ class Streamed:
     workers: int = 2
     augment: tuple[str, ...] = ()
     drop_last: bool = False
+    broken: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         _check(len(self.items), self.batch_size, self.augment, self.drop_last)
@@ -134,12 +137,13 @@ class Streamed:
         The workers end with the iterator.
 
         Raises:
-            DataError: E502, an image of the batch cannot be read.
+            DataError: E502, no image of a batch can be read.
         """
         device = torch.device(self.device)
-        for index, batch in enumerate(self._loader(epoch, start, device), start):
-            if isinstance(batch, _Failure):
-                raise DataError("E502", batch.message, cure=batch.cure)
+        for index, (batch, failures) in enumerate(self._loader(epoch, start, device), start):
+            self.broken.update((failure.name, failure.message) for failure in failures)
+            if batch is None:
+                raise DataError("E502", f"a whole batch is broken; {failures[0].message}")
             images, labels = (part.to(device, non_blocking=True) for part in batch)
             yield _augmented(images, self.augment, self.seed, epoch, index), labels
 
@@ -254,8 +258,11 @@ def _check(count: int, batch_size: int, names: tuple[str, ...], drop_last: bool)
 class _Failure:
     """An error on its way out of a worker; exceptions lose their fields there."""
 
+    name: str
     message: str
-    cure: str
+
+
+_Batch = tuple[tuple[Tensor, Tensor] | None, list[_Failure]]
 
 
 class _Decoded(Dataset[tuple[Tensor, int] | _Failure]):
@@ -268,18 +275,17 @@ class _Decoded(Dataset[tuple[Tensor, int] | _Failure]):
         try:
             pixels = decode(self.reader.read(item), item.name, self.mode, self.size)
         except DataError as error:
-            return _Failure(error.message, error.cure)
+            return _Failure(item.name, error.message)
         return torch.tensor(pixels).permute(2, 0, 1), item.label
 
 
-def _collate(parts: list[tuple[Tensor, int] | _Failure]) -> tuple[Tensor, Tensor] | _Failure:
-    whole = []
-    for part in parts:
-        if isinstance(part, _Failure):
-            return part
-        whole.append(part)
+def _collate(parts: list[tuple[Tensor, int] | _Failure]) -> _Batch:
+    failures = [part for part in parts if isinstance(part, _Failure)]
+    whole = [part for part in parts if not isinstance(part, _Failure)]
+    if not whole:
+        return None, failures
     images = torch.stack([image for image, _ in whole])
-    return images, torch.tensor([label for _, label in whole])
+    return (images, torch.tensor([label for _, label in whole])), failures
 
 
 def _leave_interrupts_to_parent(worker: int) -> None:

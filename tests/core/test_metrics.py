@@ -319,11 +319,13 @@ def test_negative_log_likelihood_of_an_even_guess_and_of_huge_scores():
         metrics.negative_log_likelihood(torch.zeros(0, 3), target[:0])
 
 
-def test_every_error_is_one_line_with_a_known_code():
+def test_an_unfit_prediction_is_told_in_one_line():
     with pytest.raises(DltoolError) as caught:
         metrics.confusion(torch.tensor([7]), torch.tensor([0]), 3)
     line = caught.value.one_line()
-    assert line == "a prediction does not fit 3 classes (received 7; expected 0 to 2)"
+    assert "\n" not in line
+    for part in ("a prediction does not fit 3 classes", "received 7", "expected 0 to 2"):
+        assert part in line
 
 
 def test_importing_metrics_loads_no_optional_package():

@@ -336,7 +336,7 @@ def test_more_than_a_hundred_pictures_are_cut_with_a_note(tmp_path):
     plots.image_grid(digits(100), ["x"] * 100, tmp_path / "all.png", columns=20)
     plots.image_grid(digits(101), ["x"] * 101, tmp_path / "cut.png", columns=20)
     whole, cut = pixels(tmp_path / "all.png"), pixels(tmp_path / "cut.png")
-    assert cut.shape[0] > whole.shape[0]
+    assert 0 < cut.shape[0] - whole.shape[0] < 40  # a line of text, not another row
     assert (cut[: whole.shape[0] - 10] == whole[:-10]).all()
     assert (cut[whole.shape[0] :] < 200).any()
 

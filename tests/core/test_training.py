@@ -78,6 +78,7 @@ def train(folder, *, points=None, resume=False, after_batch=None, **settings):
             session.report({"val_loss": value})
         last = {name: value.clone() for name, value in model.state_dict().items()}
         session.best.load_into(model)
+    run.finish({})
     return last, dict(model.state_dict()), run.records()
 
 

@@ -192,7 +192,7 @@ def _pool(
     if stream:
         labels = torch.tensor([item.label for item in items], dtype=torch.int64)
         return Pool(labels, items=list(items))
-    loaded = read_images(items, form, console, name, workers=config.workers)
+    loaded = read_images(items, form, console, name)
     return Pool(loaded.labels.to(device), loaded.images.to(device))
 
 
@@ -201,22 +201,29 @@ def read_images(
     form: Form,
     console: Console,
     name: str,
-    workers: int = 2,
 ) -> image_files.Loaded:
     """Decode images into memory and report those that are broken."""
-    loaded = image_files.load(
-        items,
-        size=(form.height, form.width),
-        mode=form.mode,
-        workers=max(workers, 1),
-        console=console,
-    )
-    if loaded.broken:
-        shown = "; ".join(f"{file}: {reason}" for file, reason in loaded.broken[:BROKEN_SHOWN])
-        more = len(loaded.broken) - BROKEN_SHOWN
-        shown += f"; and {more} more" if more > 0 else ""
-        console.warn(f"{len(loaded.broken)} broken images left out of {name} ({shown})")
+    size = (form.height, form.width)
+    loaded = image_files.load(items, size=size, mode=form.mode, console=console)
+    warn_of_broken(loaded.broken, name, console)
     return loaded
+
+
+def warn_of_broken(broken: Sequence[tuple[str, str]], name: str, console: Console) -> None:
+    """Say how many images of a split could not be read, and name the first of them."""
+    if not broken:
+        return
+    shown = "; ".join(f"{file}: {reason}" for file, reason in broken[:BROKEN_SHOWN])
+    more = len(broken) - BROKEN_SHOWN
+    shown += f"; and {more} more" if more > 0 else ""
+    console.warn(f"{len(broken)} broken images left out of {name} ({shown})")
+
+
+def warn_of_streamed(data: ImageData, console: Console) -> None:
+    """Report the broken images that streaming met, once training is over."""
+    for name, batches in (("train", data.train), ("val", data.val), ("test", data.test)):
+        if isinstance(batches, Streamed):
+            warn_of_broken(sorted(batches.broken.items()), name, console)
 
 
 def _three_splits(
@@ -252,7 +259,7 @@ def _statistics(pool: Pool, form: Form) -> tuple[list[float], list[float]]:
     if images is None:
         step = max(1, len(pool.items) // STATISTICS_SAMPLE)
         sample = list(pool.items)[::step]
-        loaded = image_files.load(sample, size=(form.height, form.width), mode=form.mode, workers=2)
+        loaded = image_files.load(sample, size=(form.height, form.width), mode=form.mode)
         images = loaded.images
     total = torch.zeros(images.shape[1], dtype=torch.float64)
     squares = torch.zeros_like(total)

@@ -249,6 +249,7 @@ def _finish(
     console: Console,
 ) -> None:
     """Write the model folder, the pictures and the result."""
+    image_data.warn_of_streamed(data, console)
     score = metrics.accuracy_score(outcome.matrix)
     result = {
         "run": str(run.folder),
@@ -266,9 +267,11 @@ def _finish(
     shown = ("test_accuracy", "val_accuracy", "best_epoch")
     description["results"] = {key: result[key] for key in shown}
     checkpoint.save_model(run.folder / "model", model, description)
-    plots.curves(run.records(), run.folder / "curves.png", f"cnn: {run.folder.name}")
+    best = outcome.best_epoch
+    title = f"cnn: {run.folder.name}"
+    plots.curves(run.records(), run.folder / "curves.png", title, best_epoch=best)
     plots.confusion_matrix(outcome.matrix, data.classes, run.folder / "confusion-test.png", "test")
-    run.update(status="finished", finished=runs.now(), result=result)
+    run.finish(result)
     console.result(result, _summary(result))
     console.hint(f"dltool cnn predict {run.folder} IMAGE...")
 
