@@ -1,0 +1,72 @@
+"""The documents: their commands run, their links lead somewhere."""
+
+import re
+import shlex
+import shutil
+
+import pytest
+
+DOCUMENTS = ["README.md", "CONTRIBUTING.md", "plugins/cnn/README.md", "plugins/gpu/README.md"]
+
+
+def blocks(text, language):
+    return re.findall(rf"```{language}\n(.*?)```", text, flags=re.S)
+
+
+def commands(text, language):
+    lines = "\n".join(blocks(text, language)).replace("\\\n", " ").splitlines()
+    return [line.strip() for line in lines if line.strip() and not line.startswith("#")]
+
+
+@pytest.mark.parametrize("name", ["README.md", "plugins/cnn/README.md", "plugins/gpu/README.md"])
+def test_commands_of_the_document_run(name, repository, dltool, work):
+    shutil.copytree(repository / "examples" / "digits", work / "examples" / "digits")
+    found = commands((repository / name).read_text(encoding="utf-8"), "sh")
+    assert found
+    for line in found:
+        words = shlex.split(line, comments=True)
+        assert words[0] == "dltool", line
+        dltool(*words[1:])
+
+
+@pytest.mark.parametrize("name", DOCUMENTS)
+def test_options_in_examples_exist(name, repository, dltool):
+    text = (repository / name).read_text(encoding="utf-8")
+    for line in commands(text, "console"):
+        if line.startswith("dltool "):
+            words = shlex.split(line, comments=True)
+            named = [word for word in words if word.startswith("--")]
+            path = [word for word in words[1:3] if not word.startswith("-")]
+            help_text = dltool(*path, "--help").out
+            assert all(option in help_text for option in named), line
+
+
+@pytest.mark.parametrize("name", [*DOCUMENTS, "benchmarks/RESULTS.md", "docs/architecture.md"])
+def test_links_lead_somewhere(name, repository):
+    path = repository / name
+    for target in re.findall(r"\]\(([^)#]+)\)", path.read_text(encoding="utf-8")):
+        if "://" not in target:
+            assert (path.parent / target).exists(), target
+
+
+def test_readme_has_exactly_the_two_set_up_commands(repository):
+    text = (repository / "README.md").read_text(encoding="utf-8")
+    assert commands(text, "console")[:2] == ["make demo", "make test"]
+    makefile = (repository / "Makefile").read_text(encoding="utf-8")
+    for target in ("demo", "test", "check", "bench"):
+        assert re.search(rf"^{target}:", makefile, flags=re.M)
+
+
+def test_every_exit_code_is_in_the_readme(repository):
+    from dltool.errors import EXIT_CODES
+
+    text = (repository / "README.md").read_text(encoding="utf-8")
+    table = text.split("| exit code | meaning |")[1].split("\n\n")[0]
+    for code in EXIT_CODES:
+        assert str(code) in table
+
+
+def test_changelog_has_the_version(repository):
+    from dltool import __version__
+
+    assert f"## [{__version__}]" in (repository / "CHANGELOG.md").read_text(encoding="utf-8")
