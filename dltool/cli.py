@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import os
 import signal
@@ -86,6 +85,8 @@ class LazyGroup(TyperGroup):
 
 
 def _nearest(name: str, known: list[str]) -> str:
+    import difflib
+
     near = difflib.get_close_matches(name, known)
     return f"; did you mean {' or '.join(near)}?" if near else ""
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import json
 import os
 import platform
@@ -81,6 +80,8 @@ def read_config_file(path: Path, config_class: type[Any]) -> dict[str, Any]:
 def _checked(path: Path, key: str, value: Any, hints: Mapping[str, Any]) -> Any:
     name = key.replace("-", "_")
     if name not in hints:
+        import difflib
+
         near = difflib.get_close_matches(name, hints, n=1)
         raise ConfigError(
             "E203",
