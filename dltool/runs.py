@@ -196,7 +196,8 @@ def create(
         "process": os.getpid(),
     }
     files.write_json_atomic(folder / "run.json", facts)
-    point_latest(folder)
+    if folder.parent.name == topic:  # a folder of the user's choice gets no neighbour
+        point_latest(folder)
     return Run(folder, topic)
 
 
@@ -209,7 +210,7 @@ def _free_name(folder: Path) -> Path:
 
 
 def point_latest(folder: Path) -> None:
-    """Let `latest` beside the run folder point to it: a link, or a text file where none can be."""
+    """Let `runs/<topic>/latest` point to the run: a link, or a text file where none can be."""
     pointer = folder.parent / "latest"
     if pointer.is_dir() and not pointer.is_symlink():
         return  # the user's own folder of that name

@@ -182,7 +182,7 @@ def _gradients(model: nn.Module, loss: Loss, inputs: Tensor, labels: Tensor) -> 
 def _batch_independence(model: nn.Module, inputs: Tensor) -> list[Finding]:
     """Replace sample 0 by noise: in evaluation mode no other output may move."""
     model.eval()
-    generator = torch.Generator().manual_seed(0)
+    generator = torch.Generator().manual_seed(7919)
     noise = torch.randint(0, 256, inputs[:1].shape, generator=generator)
     changed = inputs.clone()
     changed[:1] = noise.to(inputs)
