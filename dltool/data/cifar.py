@@ -14,22 +14,12 @@ import torch
 from torch import Tensor
 
 from dltool.data.download import name_content
+from dltool.data.named import NAMED
 from dltool.errors import DataError
 
 BINARY_FOLDER = "cifar-10-batches-bin"
 PICKLE_FOLDER = "cifar-10-batches-py"
-CLASSES = (
-    "airplane",
-    "automobile",
-    "bird",
-    "cat",
-    "deer",
-    "dog",
-    "frog",
-    "horse",
-    "ship",
-    "truck",
-)
+CLASSES = NAMED["cifar10"].classes
 TRAIN_FILES = tuple(f"data_batch_{number}" for number in range(1, 6))
 TEST_FILES = ("test_batch",)
 RECORDS = 10_000
