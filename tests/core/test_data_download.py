@@ -13,6 +13,7 @@ from dltool.data.download import Source, cache_folder, fetch, name_content
 from dltool.errors import ConfigError, DataError, DltoolError
 
 CONTENT = bytes(range(256)) * 1000
+LENGTH = len(CONTENT)
 SHA256 = f"sha256:{hashlib.sha256(CONTENT).hexdigest()}"
 MD5 = f"md5:{hashlib.md5(CONTENT).hexdigest()}"
 
@@ -96,7 +97,7 @@ def server(monkeypatch):
     thread.join()
 
 
-def source(server, *pages, size=len(CONTENT), checksum=SHA256):
+def source(server, *pages, size=LENGTH, checksum=SHA256):
     base = f"http://127.0.0.1:{server.server_port}"
     return Source(tuple(f"{base}/{page}" for page in pages), size, checksum)
 
