@@ -70,29 +70,48 @@ def write_synced(path: Path, data: Bytes) -> None:
 
 
 def write_hashed(path: Path, pieces: Iterable[Bytes]) -> dict[str, Any]:
-    """Write pieces one after the other, flush them to the disk, and hash them meanwhile.
+    """Write pieces one after the other, read each back, hash them, and flush them to the disk.
 
-    A second thread computes the hash of a piece while the system takes its bytes, so that saving
-    takes the time of the slower of both. Only a few pieces are in memory at a time.
+    A second thread computes the hash meanwhile, so that a verified file takes little longer than
+    the slower of the two. Only a few pieces are in memory at a time.
 
     Returns:
         The file's size as `bytes` and its SHA-256 as `sha256`: an entry of a manifest.
+
+    Raises:
+        OSError: the file cannot be written, or other bytes are read back than were written.
     """
     # light commands use this module too and start without a pool of threads
     from concurrent.futures import Future, ThreadPoolExecutor
 
-    digest = hashlib.sha256()
+    digest, buffer = hashlib.sha256(), bytearray(READ_BYTES)
     size = 0
     pending: deque[Future[None]] = deque()
-    with ThreadPoolExecutor(1) as pool, open_new(path) as stream:
+    with (
+        ThreadPoolExecutor(1) as hasher,
+        open_new(path) as stream,
+        path.open("rb", buffering=0) as again,
+    ):
         for piece in _even(pieces):
-            pending.append(pool.submit(digest.update, piece))
+            pending.append(hasher.submit(digest.update, piece))
             _write_all(stream, piece)
+            _compare(again, piece, buffer)
             size += len(piece)
             if len(pending) > PIECES_IN_FLIGHT:
                 pending.popleft().result()
         os.fsync(stream.fileno())
     return {"bytes": size, "sha256": digest.hexdigest()}
+
+
+def _compare(stream: io.RawIOBase, piece: Bytes, buffer: bytearray) -> None:
+    """Read as many bytes as `piece` has and demand that they are the same."""
+    view, window = memoryview(piece), memoryview(buffer)
+    while view:
+        count = stream.readinto(window[: len(view)]) or 0
+        # startswith takes any buffer and compares it as a block, unlike ==
+        if not count or not buffer.startswith(view[:count]):
+            raise OSError(errno.EIO, "the disk gives back other bytes than were written")
+        view = view[count:]
 
 
 def _even(pieces: Iterable[Bytes]) -> Iterator[Bytes]:
