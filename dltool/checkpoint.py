@@ -51,6 +51,7 @@ __all__ = [
     "save",
     "save_model",
     "steps",
+    "superfluous",
     "unflatten",
     "unwrap",
     "verify",
@@ -90,6 +91,8 @@ def save(
     model: nn.Module | Mapping[str, Tensor],
     parts: Mapping[str, Any],
     state: Mapping[str, Any],
+    *,
+    check_finite: bool = True,
 ) -> None:
     """Write a checkpoint folder; it appears whole or not at all.
 
@@ -97,13 +100,15 @@ def save(
         model: a module, or tensors by name.
         parts: name of a file -> any nesting of dicts, lists, tuples, plain values and tensors.
         state: plain JSON values.
+        check_finite: whether weights that are not finite are refused.
 
     Raises:
         Diverged: a weight is not finite; nothing is written.
         DltoolError: the disk is full or the folder cannot be written; the old one stays.
     """
     tensors = dict(unwrap(model).state_dict() if isinstance(model, nn.Module) else model)
-    refuse_non_finite(tensors)
+    if check_finite:
+        refuse_non_finite(tensors)
     contents, tied = tensor_files.without_ties(tensors)
     stored, skeletons = {MODEL: contents}, {}
     for part, tree in parts.items():
@@ -309,6 +314,25 @@ def steps(root: Path) -> list[Path]:
     """Return the step checkpoints below `root`, newest first."""
     found = [path for path in root.glob("step-*") if path.name[5:].isdigit() and path.is_dir()]
     return sorted(found, key=lambda path: int(path.name[5:]), reverse=True)
+
+
+def superfluous(root: Path, keep: int) -> tuple[list[Path], list[str]]:
+    """Return the step checkpoints that are older than the `keep` newest that verify, and notes.
+
+    Only real folders named as `save` names them count; what does not verify is never counted as
+    kept, and while nothing verifies nothing is superfluous.
+    """
+    kept, notes = 0, []
+    for position, path in enumerate(found := steps(root)):
+        try:
+            verify(path)
+        except DltoolError as error:
+            notes.append(f"{path.name} is left for you to look at: {error.message}")
+            continue
+        kept += 1
+        if kept == max(keep, 1):
+            return [old for old in found[position + 1 :] if not old.is_symlink()], notes
+    return [], notes
 
 
 def newest(root: Path) -> tuple[Checkpoint, list[str]]:

@@ -277,6 +277,14 @@ def sweep_temporaries(folder: Path) -> list[Path]:
     return removed
 
 
+def discard(folder: Path) -> None:
+    """Remove a folder that others may read: its name goes first, so that no part is ever seen."""
+    with explained(folder):
+        temporary = temporary_name(folder)
+        os.replace(folder, temporary)
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
 def remove(path: Path) -> None:
     """Remove a file, a link or a whole folder."""
     if path.is_dir() and not path.is_symlink():

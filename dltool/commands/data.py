@@ -46,13 +46,24 @@ def list_data(data_root: options.DataRootOption = None, json: options.JsonOption
 
 
 @app.command()
-def fetch(name: NameArgument, json: options.JsonOption = False) -> None:
+def fetch(
+    name: NameArgument,
+    offline: Annotated[
+        bool,
+        typer.Option(
+            "--offline",
+            help="Open no connection; fail where something is missing.",
+            envvar="DLTOOL_OFFLINE",
+        ),
+    ] = False,
+    json: options.JsonOption = False,
+) -> None:
     """Download a data set into the cache, checked; one that is there already is left alone."""
     console = Console("data fetch", json=json)
     console.loading()
     from dltool.data import named
 
-    path = named.fetch_named(name, console)
+    path = named.fetch_named(name, console, offline=offline)
     console.result({"name": name, "path": str(path)}, str(path))
 
 
