@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Annotated
 
 import typer
@@ -52,8 +53,7 @@ def fetch(
         bool,
         typer.Option(
             "--offline",
-            help="Open no connection; fail where something is missing.",
-            envvar="DLTOOL_OFFLINE",
+            help="Open no connection, as DLTOOL_OFFLINE=1 does; exit 5 when the data is not here.",
         ),
     ] = False,
     json: options.JsonOption = False,
@@ -63,7 +63,9 @@ def fetch(
     console.loading()
     from dltool.data import named
 
-    path = named.fetch_named(name, console, offline=offline)
+    if offline:
+        os.environ["DLTOOL_OFFLINE"] = "1"
+    path = named.fetch_named(name, console)
     console.result({"name": name, "path": str(path)}, str(path))
 
 
