@@ -12,7 +12,7 @@ import shutil
 import sys
 from collections import deque
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -215,7 +215,7 @@ def folder_written_atomically(target: Path) -> Iterator[Path]:
             sync_folder(temporary)
             replace_folder(temporary, target)
         finally:
-            shutil.rmtree(temporary, ignore_errors=True)
+            remove(temporary)
 
 
 def replace_folder(new: Path, target: Path) -> None:
@@ -231,13 +231,13 @@ def replace_folder(new: Path, target: Path) -> None:
         return
     if swap(new, target):
         sync_folder(target.parent)
-        shutil.rmtree(new, ignore_errors=True)
+        remove(new)
         return
     old = temporary_name(target, ASIDE)
     os.replace(target, old)
     os.replace(new, target)
     sync_folder(target.parent)
-    shutil.rmtree(old, ignore_errors=True)
+    remove(old)
 
 
 def swap(one: Path, other: Path) -> bool:
@@ -282,15 +282,23 @@ def discard(folder: Path) -> None:
     with explained(folder):
         temporary = temporary_name(folder)
         os.replace(folder, temporary)
-        shutil.rmtree(temporary, ignore_errors=True)
+        remove(temporary)
 
 
 def remove(path: Path) -> None:
-    """Remove a file, a link or a whole folder."""
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path, ignore_errors=True)
-    else:
+    """Remove a file, a link or a whole folder, as far as the system lets us."""
+    if not path.is_dir() or path.is_symlink():
         path.unlink(missing_ok=True)
+        return
+    shutil.rmtree(path, ignore_errors=True)
+    if path.exists():
+        # rmtree holds folders open, and the process may have no descriptors left
+        with suppress(OSError):
+            path.rmdir()
+        with suppress(OSError):
+            for name in os.listdir(path):
+                (path / name).unlink()
+            path.rmdir()
 
 
 def process_lives(pid: int) -> bool:
