@@ -6,7 +6,7 @@ A checkpoint is a folder:
     optimizer.safetensors   tensors of the optimizer, schedule and scaler
     rng.safetensors         the states of the random streams
     state.json              position, best value and the shape of what the tensors belong to
-    MANIFEST.json           size and SHA-256 of each file; written last
+    MANIFEST.json           size and SHA-256 of each file and of itself; written last
 
 A checkpoint of the best weights holds only the model; a caller names further parts as it likes.
 """
@@ -15,27 +15,47 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
-from safetensors.torch import save as encode
 from torch import Tensor, nn
 
 from dltool import __version__, files
-from dltool.errors import CheckpointError, Diverged, DltoolError
+from dltool import tensors as tensor_files
+from dltool.errors import CheckpointError, DltoolError
+from dltool.headers import damaged
+from dltool.tensors import flatten, refuse_non_finite, unflatten
 
 FORMAT = 1
 MANIFEST = "MANIFEST.json"
 MODEL = "model.safetensors"
 STATE = "state.json"
 DESCRIPTION = "model.json"
-HASH_CHUNK = 1 << 22
+# the place of the manifest's own SHA-256 while that is computed
+NO_DIGEST = "0" * 64
+JSON_ERRORS = (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError)
+
+__all__ = [
+    "Checkpoint",
+    "flatten",
+    "load",
+    "load_model",
+    "load_weights",
+    "newest",
+    "point_last",
+    "read_manifest",
+    "refuse_non_finite",
+    "save",
+    "save_model",
+    "steps",
+    "superfluous",
+    "unflatten",
+    "unwrap",
+    "verify",
+]
 
 
 @dataclass(frozen=True)
@@ -71,6 +91,8 @@ def save(
     model: nn.Module | Mapping[str, Tensor],
     parts: Mapping[str, Any],
     state: Mapping[str, Any],
+    *,
+    check_finite: bool = True,
 ) -> None:
     """Write a checkpoint folder; it appears whole or not at all.
 
@@ -78,22 +100,23 @@ def save(
         model: a module, or tensors by name.
         parts: name of a file -> any nesting of dicts, lists, tuples, plain values and tensors.
         state: plain JSON values.
+        check_finite: whether weights that are not finite are refused.
 
     Raises:
         Diverged: a weight is not finite; nothing is written.
         DltoolError: the disk is full or the folder cannot be written; the old one stays.
     """
     tensors = dict(unwrap(model).state_dict() if isinstance(model, nn.Module) else model)
-    refuse_non_finite(tensors)
-    unique, tied = _without_ties(tensors)
-    contents = {MODEL: encode(unique, {"format": "pt"})}
-    skeletons = {}
+    if check_finite:
+        refuse_non_finite(tensors)
+    contents, tied = tensor_files.without_ties(tensors)
+    stored, skeletons = {MODEL: contents}, {}
     for part, tree in parts.items():
         part_tensors: dict[str, Tensor] = {}
         skeletons[part] = flatten(tree, part_tensors)
-        contents[f"{part}.safetensors"] = encode(part_tensors)
-    contents[STATE] = files.json_bytes({"state": dict(state), "tied": tied, "parts": skeletons})
-    _write_folder(folder, contents)
+        stored[f"{part}.safetensors"] = part_tensors
+    document = {"state": dict(state), "tied": tied, "parts": skeletons}
+    _write_folder(folder, stored, STATE, document)
 
 
 def save_model(folder: Path, model: nn.Module, description: Mapping[str, Any]) -> None:
@@ -108,10 +131,9 @@ def save_model(folder: Path, model: nn.Module, description: Mapping[str, Any]) -
     """
     tensors = dict(unwrap(model).state_dict())
     refuse_non_finite(tensors)
-    unique, tied = _without_ties(tensors)
+    contents, tied = tensor_files.without_ties(tensors)
     document = {"format": FORMAT, "dltool": __version__, **description, "tied": tied}
-    contents = {MODEL: encode(unique, {"format": "pt"}), DESCRIPTION: files.json_bytes(document)}
-    _write_folder(folder, contents)
+    _write_folder(folder, {MODEL: contents}, DESCRIPTION, document)
 
 
 def load_model(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -120,106 +142,33 @@ def load_model(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     Raises:
         CheckpointError: it is damaged, incomplete or of a newer format.
     """
-    verify(folder)
-    description = json.loads((folder / DESCRIPTION).read_text(encoding="utf-8"))
-    tensors = read_tensors(folder / MODEL)
-    for name, kept in description["tied"].items():
-        tensors[name] = tensors[kept]
-    return tensors, description
+    manifest = verify(folder)
+    description = _document(folder, DESCRIPTION, manifest)
+    return _tied(folder, tensor_files.read(folder / MODEL), description), description
 
 
-def _write_folder(folder: Path, contents: Mapping[str, bytes]) -> None:
+def _write_folder(
+    folder: Path, stored: Mapping[str, Mapping[str, Tensor]], name: str, document: Any
+) -> None:
+    """Write the tensors of each file, the document `name`, and the manifest last."""
+    text = files.json_bytes(document)
     with files.folder_written_atomically(folder) as temporary:
-        entries = {name: _write(temporary / name, data) for name, data in contents.items()}
-        head = {"format": FORMAT, "dltool": __version__, "files": entries}
-        files.write_synced(temporary / MANIFEST, files.json_bytes(head))
+        entries = {
+            file: tensor_files.write(temporary / file, tensors) for file, tensors in stored.items()
+        }
+        entries[name] = files.write_hashed(temporary / name, [text])
+        files.write_synced(temporary / MANIFEST, manifest_bytes(entries))
 
 
-def refuse_non_finite(tensors: Mapping[str, Tensor]) -> None:
-    """Raise when any floating-point tensor holds NaN or infinity.
-
-    Raises:
-        Diverged: naming the first such tensor.
-    """
-    floating = {name: value for name, value in tensors.items() if value.is_floating_point()}
-    if not floating:
-        return
-    # one number a tensor and one transfer: a sum is non-finite when any part of it is, and the
-    # exact test below decides when a sum merely overflowed
-    sums = torch.stack(
-        [value.detach().sum(dtype=torch.float64).cpu() for value in floating.values()]
-    )
-    for name, finite in zip(floating, sums.isfinite().tolist(), strict=True):
-        if not finite and not bool(floating[name].isfinite().all()):
-            raise Diverged(
-                "E702",
-                f"the weight {name!r} is no longer finite; it was not saved",
-                cure="lower --lr, or look at the data for NaN",
-            )
+def manifest_bytes(entries: Mapping[str, Any]) -> bytes:
+    """Return the manifest of files; its `self` is its own SHA-256 with `self` all zeros."""
+    head = {"format": FORMAT, "dltool": __version__, "files": dict(entries), "self": NO_DIGEST}
+    return signed(files.json_bytes(head))
 
 
-def _without_ties(tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Keep one name of each storage; return the rest as other name -> kept name."""
-    kept: dict[str, Tensor] = {}
-    tied: dict[str, str] = {}
-    owners: dict[tuple[Any, ...], str] = {}
-    for name, value in tensors.items():
-        key = (value.data_ptr(), value.dtype, tuple(value.shape), value.stride(), value.device)
-        if value.numel() and key in owners:
-            tied[name] = owners[key]
-            continue
-        owners[key] = name
-        # a view into a larger storage would drag the whole of it along
-        kept[name] = value.detach().cpu().contiguous().clone()
-    return kept, tied
-
-
-def flatten(tree: Any, tensors: dict[str, Tensor], path: str = "") -> Any:
-    """Move the tensors of a nested structure into `tensors`; return the rest as JSON values."""
-    if isinstance(tree, Tensor):
-        name = path or "value"
-        tensors[name] = tree.detach().cpu().contiguous().clone()
-        return {"tensor": name}
-    if isinstance(tree, dict):
-        items = [[key, flatten(value, tensors, f"{path}.{key}")] for key, value in tree.items()]
-        return {"dict": items}
-    if isinstance(tree, list | tuple):
-        items = [flatten(value, tensors, f"{path}.{i}") for i, value in enumerate(tree)]
-        return {"tuple" if isinstance(tree, tuple) else "list": items}
-    if isinstance(tree, float) and not math.isfinite(tree):
-        return {"float": str(tree)}
-    if tree is None or isinstance(tree, bool | int | float | str):
-        return tree
-    raise TypeError(f"a checkpoint cannot hold {type(tree).__name__} at {path}")
-
-
-def unflatten(skeleton: Any, tensors: Mapping[str, Tensor]) -> Any:
-    """Put a structure that `flatten` took apart together again."""
-    if not isinstance(skeleton, dict):
-        return skeleton
-    ((kind, content),) = skeleton.items()
-    if kind == "tensor":
-        return tensors[content]
-    if kind == "float":
-        return float(content)
-    if kind == "dict":
-        return {key: unflatten(value, tensors) for key, value in content}
-    items = [unflatten(value, tensors) for value in content]
-    return tuple(items) if kind == "tuple" else items
-
-
-def _write(path: Path, data: bytes) -> dict[str, Any]:
-    files.write_synced(path, data)
-    return {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
-
-
-def sha256(path: Path) -> str:
-    """Return a file's SHA-256 as hexadecimal digits."""
-    digest = hashlib.sha256()
-    with path.open("rb") as stream:
-        while chunk := stream.read(HASH_CHUNK):
-            digest.update(chunk)
-    return digest.hexdigest()
+def signed(text: bytes) -> bytes:
+    """Put the SHA-256 of a manifest's text into the place that is kept for it."""
+    return text.replace(NO_DIGEST.encode(), hashlib.sha256(text).hexdigest().encode())
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
@@ -232,24 +181,32 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     if not folder.is_dir():
         raise CheckpointError("E501", f"there is no checkpoint at {folder}", cure="check the path")
     try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
-        entries = manifest["files"]
-        whole = all(
-            isinstance(entry["bytes"], int) and isinstance(entry["sha256"], str)
-            for entry in entries.values()
-        )
+        text = files.read_limited(path)
+        manifest = json.loads(text)
+        digest = manifest.get("self")
+        if isinstance(digest, str) and len(digest) == len(NO_DIGEST):
+            plain = text.replace(digest.encode(), NO_DIGEST.encode())
+            untouched = hashlib.sha256(plain).hexdigest() == digest
+        else:
+            untouched = digest is None  # another version may sign in another way
         newer = int(manifest["format"]) > FORMAT
+        whole = all(
+            type(entry["bytes"]) is int and isinstance(entry["sha256"], str)
+            for entry in manifest["files"].values()
+        )
     except FileNotFoundError as error:
         cure = "use another checkpoint; this one was never finished or is none"
         raise CheckpointError("E512", f"{folder} has no {MANIFEST}", cure=cure) from error
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise _damaged(path, files.describe_damage(path)) from error
-    if newer:
+    except (*JSON_ERRORS, RecursionError) as error:
+        raise damaged(path, files.describe_damage(path)) from error
+    if untouched and newer:
         raise CheckpointError(
             "E514", f"{folder} was written by a newer dltool", cure="pip install -U dltool"
         )
-    if not whole or not entries:
-        raise _damaged(path, "lists no files")
+    if not untouched or digest is None:
+        raise damaged(path, "is damaged: its content has changed")
+    if not whole or not manifest["files"]:
+        raise damaged(path, "lists no files")
     return dict(manifest)
 
 
@@ -257,22 +214,20 @@ def verify(folder: Path) -> dict[str, Any]:
     """Check size and SHA-256 of every file of a checkpoint; return its manifest.
 
     Raises:
-        CheckpointError: naming the first file that is missing, cut or changed.
+        CheckpointError: naming the first file that is missing, cut, changed or unreadable.
     """
     manifest = read_manifest(folder)
     for name, entry in manifest["files"].items():
         path = folder / name
-        if Path(name).name != name or not path.is_file():
-            raise _damaged(path, "is missing")
-        if path.stat().st_size != entry["bytes"] or sha256(path) != entry["sha256"]:
-            raise _damaged(path, files.describe_damage(path, entry["bytes"]))
+        if not re.fullmatch(r"\w[\w.-]*", name) or not path.is_file():
+            raise damaged(path, "is missing")
+        try:
+            whole = path.stat().st_size == entry["bytes"] and files.sha256(path) == entry["sha256"]
+        except OSError as error:
+            raise damaged(path, f"cannot be read: {error.strerror}") from error
+        if not whole:
+            raise damaged(path, files.describe_damage(path, entry["bytes"]))
     return manifest
-
-
-def _damaged(path: Path, what: str) -> CheckpointError:
-    return CheckpointError(
-        "E512", f"{path} {what}", cure="use an older checkpoint, or copy the file again"
-    )
 
 
 def load(folder: Path) -> Checkpoint:
@@ -281,28 +236,48 @@ def load(folder: Path) -> Checkpoint:
     Raises:
         CheckpointError: it does not verify or cannot be read.
     """
-    verify(folder)
-    document = json.loads((folder / STATE).read_text(encoding="utf-8"))
-    model = read_tensors(folder / MODEL)
-    parts = {
-        part: unflatten(skeleton, read_tensors(folder / f"{part}.safetensors"))
-        for part, skeleton in document["parts"].items()
-    }
-    for name, kept in document["tied"].items():
-        model[name] = model[kept]
-    return Checkpoint(path=folder, model=model, parts=parts, state=document["state"])
-
-
-def read_tensors(path: Path) -> dict[str, Tensor]:
-    """Read a safetensors file.
-
-    Raises:
-        CheckpointError: naming the file and what it really is.
-    """
+    manifest = verify(folder)
+    document = _document(folder, STATE, manifest)
+    model = _tied(folder, tensor_files.read(folder / MODEL), document)
     try:
-        return load_file(path)
-    except (SafetensorError, OSError, ValueError, RuntimeError) as error:
-        raise _damaged(path, files.describe_damage(path)) from error
+        parts = {
+            part: unflatten(skeleton, tensor_files.read(_listed(folder, part, manifest)))
+            for part, skeleton in document["parts"].items()
+        }
+        return Checkpoint(path=folder, model=model, parts=parts, state=document["state"])
+    except (*JSON_ERRORS, RecursionError) as error:
+        raise damaged(folder / STATE, "does not fit the tensors beside it") from error
+
+
+def _document(folder: Path, name: str, manifest: Mapping[str, Any]) -> dict[str, Any]:
+    """Read the JSON object of a verified folder."""
+    for needed in (MODEL, name):
+        if needed not in manifest["files"]:
+            raise damaged(folder / MANIFEST, f"does not list {needed}")
+    try:
+        document = json.loads(files.read_limited(folder / name))
+    except (OSError, ValueError, RecursionError) as error:
+        raise damaged(folder / name, f"is no JSON: {error}") from error
+    if not isinstance(document, dict):
+        raise damaged(folder / name, "holds no JSON object")
+    return document
+
+
+def _listed(folder: Path, part: str, manifest: Mapping[str, Any]) -> Path:
+    name = f"{part}.safetensors"
+    if name not in manifest["files"]:
+        raise damaged(folder / MANIFEST, f"does not list {name}")
+    return folder / name
+
+
+def _tied(
+    folder: Path, tensors: dict[str, Tensor], document: Mapping[str, Any]
+) -> dict[str, Tensor]:
+    """Give tied tensors their second name."""
+    try:
+        return tensors | {name: tensors[kept] for name, kept in document["tied"].items()}
+    except (KeyError, TypeError, AttributeError) as error:
+        raise damaged(folder, "names tied weights that are not there") from error
 
 
 def load_weights(model: nn.Module, tensors: Mapping[str, Tensor], source: Path) -> None:
@@ -339,6 +314,25 @@ def steps(root: Path) -> list[Path]:
     """Return the step checkpoints below `root`, newest first."""
     found = [path for path in root.glob("step-*") if path.name[5:].isdigit() and path.is_dir()]
     return sorted(found, key=lambda path: int(path.name[5:]), reverse=True)
+
+
+def superfluous(root: Path, keep: int) -> tuple[list[Path], list[str]]:
+    """Return the step checkpoints that are older than the `keep` newest that verify, and notes.
+
+    Only real folders named as `save` names them count; what does not verify is never counted as
+    kept, and while nothing verifies nothing is superfluous.
+    """
+    kept, notes = 0, []
+    for position, path in enumerate(found := steps(root)):
+        try:
+            verify(path)
+        except DltoolError as error:
+            notes.append(f"{path.name} is left for you to look at: {error.message}")
+            continue
+        kept += 1
+        if kept == max(keep, 1):
+            return [old for old in found[position + 1 :] if not old.is_symlink()], notes
+    return [], notes
 
 
 def newest(root: Path) -> tuple[Checkpoint, list[str]]:

@@ -21,7 +21,10 @@ from dltool import __version__, console, plugins
 from dltool.errors import CAUSES, ConfigError, DltoolError, Interrupted, OutOfMemory, PluginError
 
 CORE_COMMANDS = {
-    "checkpoint": ("dltool.commands.checkpoint:app", "Look into checkpoints and verify them."),
+    "checkpoint": (
+        "dltool.commands.checkpoint:app",
+        "Look into checkpoints, verify, compare, convert and prune them.",
+    ),
     "data": ("dltool.commands.data:app", "List, fetch and locate the named data sets."),
     "doctor": (
         "dltool.commands.doctor:app",

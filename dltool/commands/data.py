@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Annotated
 
 import typer
@@ -46,12 +47,24 @@ def list_data(data_root: options.DataRootOption = None, json: options.JsonOption
 
 
 @app.command()
-def fetch(name: NameArgument, json: options.JsonOption = False) -> None:
+def fetch(
+    name: NameArgument,
+    offline: Annotated[
+        bool,
+        typer.Option(
+            "--offline",
+            help="Open no connection, as DLTOOL_OFFLINE=1 does; exit 5 when the data is not here.",
+        ),
+    ] = False,
+    json: options.JsonOption = False,
+) -> None:
     """Download a data set into the cache, checked; one that is there already is left alone."""
     console = Console("data fetch", json=json)
     console.loading()
     from dltool.data import named
 
+    if offline:
+        os.environ["DLTOOL_OFFLINE"] = "1"
     path = named.fetch_named(name, console)
     console.result({"name": name, "path": str(path)}, str(path))
 

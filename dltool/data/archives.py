@@ -5,6 +5,7 @@ from __future__ import annotations
 import bz2
 import gzip
 import lzma
+import os
 import re
 import stat
 import struct
@@ -77,6 +78,8 @@ def extract(
     unpack = _unpack_zip if kind == "zip" else _unpack_tar
     with folder_written_atomically(folder) as temporary, _damage_named(archive):
         unpack(archive, temporary, budget)
+        if hasattr(os, "sync"):
+            os.sync()  # one for all files: an fsync of each would take minutes
     return folder
 
 

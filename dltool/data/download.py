@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,9 +19,12 @@ from urllib.request import HTTPRedirectHandler, OpenerDirector, Request, build_o
 from dltool import __version__
 from dltool.console import Console, Progress
 from dltool.errors import ConfigError, DataError, DltoolError
-from dltool.files import explained
+from dltool.files import explained, sync_folder
 
 TIMEOUT_SECONDS = 10.0
+# a server that sends a byte now and then must not hold anyone for days
+PATIENCE_SECONDS = 60.0
+PATIENCE_BYTES = 60_000
 CHUNK_BYTES = 1 << 16
 ATTEMPTS = 5
 # a server that never stops sending must not fill the disk when the size is not known
@@ -199,6 +203,7 @@ def _from_mirrors(source: Source, target: Path, console: Console) -> None:
             continue
         with explained(target):
             os.replace(part, target)
+            sync_folder(target.parent)
         return
     raise DataError(
         "E504",
@@ -306,9 +311,16 @@ def _store(response: HTTPResponse, file: IO[bytes], bar: Progress, room: int) ->
 
 def _chunks(response: HTTPResponse) -> Iterator[bytes]:
     """Yield what the network gives; its errors must not be taken for the disk's."""
+    since, received = time.monotonic(), 0
     try:
-        while chunk := response.read(CHUNK_BYTES):
+        # read1 returns what has arrived; read would wait for a whole chunk
+        while chunk := response.read1(CHUNK_BYTES):
             yield chunk
+            received += len(chunk)
+            if (now := time.monotonic()) - since > PATIENCE_SECONDS:
+                if received < PATIENCE_BYTES:
+                    raise _Failed(f"only {received:,} bytes came in {now - since:.0f} s")
+                since, received = now, 0
     except (OSError, HTTPException) as error:
         raise _Failed(_reason(error)) from error
 

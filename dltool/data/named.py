@@ -76,7 +76,7 @@ class NamedSplits:
 def _idx_sources(mirrors: tuple[str, ...], facts: tuple[tuple[int, str], ...]) -> dict[str, Source]:
     return {
         f"{name}.gz": Source(
-            tuple(f"{mirror}{name}.gz" for mirror in mirrors), size, f"md5:{digest}"
+            tuple(f"{mirror}{name}.gz" for mirror in mirrors), size, f"sha256:{digest}"
         )
         for name, (size, digest) in zip(IDX_FILES, facts, strict=True)
     }
@@ -107,10 +107,10 @@ NAMED: dict[str, NamedData] = {
                     "https://storage.googleapis.com/cvdf-datasets/mnist/",
                 ),
                 (
-                    (9912422, "f68b3c2dcbeaaa9fbdd348bbdeb94873"),
-                    (28881, "d53e105ee54ea40749a09fcbcd1e9432"),
-                    (1648877, "9fb629c4189551a2d022fa330f9573f3"),
-                    (4542, "ec29112dd5afa0611ce80d1b7f02629c"),
+                    (9912422, "440fcabf73cc546fa21475e81ea370265605f56be210a4024d2ca8f203523609"),
+                    (28881, "3552534a0a558bbed6aed32b30c495cca23d567ec52cac8be1a0730e8010255c"),
+                    (1648877, "8d422c7b0a1c1c79245a5bcf07fe86e33eeafee792b84584aec276f5a2dbc4e6"),
+                    (4542, "f7ae60f92e00ec6debd23a6088c31dbd2371eca3ffa0defaefb259924204aec6"),
                 ),
             ),
         ),
@@ -138,10 +138,10 @@ NAMED: dict[str, NamedData] = {
                     "data/fashion/",
                 ),
                 (
-                    (26421880, "8d4fb7e6c68d591d4c3dfef9ec88bf0d"),
-                    (29515, "25c81989df183df01b3e8a0aad5dffbe"),
-                    (4422102, "bef4ecab320f06d8554ea6380940ec79"),
-                    (5148, "bb300cfdad3c16e7a12a480ee83cd310"),
+                    (26421880, "3aede38d61863908ad78613f6a32ed271626dd12800ba2636569512369268a84"),
+                    (29515, "a04f17134ac03560a47e3764e11b92fc97de4d1bfaf8ba1a3aa29af54cc90845"),
+                    (4422102, "346e55b948d973a97e58d2351dde16a484bd415d4595297633bb08f03db6a073"),
+                    (5148, "67da17c76eaffca5446c3361aaab5c3cd6d1c2608764d35dfb1850b086bf8dd5"),
                 ),
             ),
         ),
@@ -167,7 +167,7 @@ NAMED: dict[str, NamedData] = {
                 CIFAR_ARCHIVE: Source(
                     ("https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz",),
                     170052171,
-                    "md5:c32a1d4ab5d03f1284b67883e8d87530",
+                    "sha256:c4a38c50a1bc5f3a1c5537f2155ab9d68f9f25eb1ed8d9ddda3db29a59bca1dd",
                 )
             },
         ),

@@ -166,7 +166,15 @@ def test_damaged_manifest_is_an_error_of_ours(tmp_path, text):
 def test_newer_format_says_so(tmp_path):
     saved(tmp_path / "c")
     path = tmp_path / "c" / "MANIFEST.json"
+    manifest = json.loads(path.read_text())
     path.write_text(path.read_text().replace('"format": 1', '"format": 99'))
+    with pytest.raises(CheckpointError, match="has changed"):  # a flipped bit is no new version
+        checkpoint.load(tmp_path / "c")
+    text = path.read_bytes().replace(manifest["self"].encode(), checkpoint.NO_DIGEST.encode())
+    path.write_bytes(checkpoint.signed(text))
+    with pytest.raises(CheckpointError, match="newer"):
+        checkpoint.load(tmp_path / "c")
+    path.write_text('{"format": 99, "signature": "of another kind", "files": {}}')
     with pytest.raises(CheckpointError, match="newer"):
         checkpoint.load(tmp_path / "c")
 
@@ -174,8 +182,12 @@ def test_newer_format_says_so(tmp_path):
 def test_manifest_cannot_point_outside_its_folder(tmp_path):
     saved(tmp_path / "c")
     path = tmp_path / "c" / "MANIFEST.json"
-    path.write_text(path.read_text().replace('"state.json"', '"../state.json"'))
-    with pytest.raises(CheckpointError):
+    manifest = json.loads(path.read_text())
+    text = path.read_text().replace('"state.json"', '"../state.json"')
+    text = text.replace(manifest["self"], checkpoint.NO_DIGEST)
+    path.write_bytes(checkpoint.signed(text.encode()))
+    (tmp_path / "c" / "state.json").rename(tmp_path / "state.json")
+    with pytest.raises(CheckpointError, match="missing"):
         checkpoint.verify(tmp_path / "c")
 
 

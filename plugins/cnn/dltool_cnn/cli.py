@@ -17,6 +17,8 @@ from dltool_cnn.config import (
     MODELS,
     SCHEDULES,
     TrainConfig,
+    class_names,
+    numbers,
     recipe,
 )
 
@@ -210,3 +212,55 @@ def info(run: options.RunArgument, json: options.JsonOption = False) -> None:
     from dltool_cnn.predict import describe
 
     describe(folder, console)
+
+
+@app.command("import")
+def import_(
+    weights: Annotated[
+        Path, typer.Argument(metavar="WEIGHTS", help=".pt, .pth, .th, .ckpt or .safetensors.")
+    ],
+    classes: Annotated[str, typer.Option(help="Names by label: comma-separated, or a file.")],
+    mean: Annotated[str, typer.Option(help="Mean of each channel, 0 to 1, comma-separated.")],
+    std: Annotated[str, typer.Option(help="Deviation of each channel, comma-separated.")],
+    out: Annotated[Path, typer.Option(help="Model folder to make.")],
+    image_size: Annotated[int, typer.Option(min=1, help="Side that images are brought to.")],
+    model: Annotated[str, typer.Option(help=f"{', '.join(MODELS)}.")] = "resnet20",
+    hidden: Annotated[str, typer.Option(help="Hidden widths of mlp.")] = TrainConfig.hidden,
+    width: Annotated[
+        int, typer.Option(min=1, help="Channels of simple-cnn's first layer.")
+    ] = TrainConfig.width,
+    key: Annotated[str | None, typer.Option(help="Where the weights are in the file.")] = None,
+    strip_prefix: Annotated[
+        str | None, typer.Option(help="Take this off names [default: module., model. and such].")
+    ] = None,
+    json: options.JsonOption = False,
+) -> None:
+    """Make a model folder from weights trained elsewhere; names and shapes must fit exactly."""
+    console = Console("cnn import", json=json)
+    settings = TrainConfig(model=model, hidden=hidden, width=width)
+    names = class_names(classes)
+    means, deviations = numbers("--mean", mean), numbers("--std", std)
+    console.loading()
+    from dltool_cnn.importing import import_weights
+    from dltool_cnn.model import Spec
+
+    spec = Spec(
+        name=model,
+        channels=len(means),
+        height=image_size,
+        width=image_size,
+        num_classes=len(names),
+        hidden=settings.hidden_widths if model == "mlp" else (),
+        base_width=width,
+    )
+    import_weights(
+        weights,
+        spec,
+        names,
+        means,
+        deviations,
+        out=out,
+        key=key,
+        strip_prefix=strip_prefix,
+        console=console,
+    )

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from dltool.errors import ConfigError
@@ -169,3 +171,49 @@ MODEL_RECIPES: dict[str, dict[str, Any]] = {
 def recipe(data: str, model: str) -> dict[str, Any]:
     """Return the settings that suit a data set and a model."""
     return {**MODEL_RECIPES.get(model, {}), **DATA_RECIPES.get(data, FOLDER_RECIPE)}
+
+
+def class_names(text: str) -> tuple[str, ...]:
+    """Return names given with commas between them, or in a text file, one a line.
+
+    Raises:
+        ConfigError: fewer than two, or one twice.
+    """
+    path = Path(text)
+    if "," not in text and path.is_file():
+        try:
+            lines = path.read_text(encoding="utf-8-sig").splitlines()
+        except (OSError, ValueError) as error:
+            raise ConfigError("E203", f"cannot read the class names in {text}: {error}") from error
+    else:
+        lines = text.split(",")
+    names = tuple(name.strip() for name in lines if name.strip())
+    if len(names) < 2 or len(set(names)) != len(names):
+        raise ConfigError(
+            "E202",
+            "--classes needs two or more different names",
+            received=text[:80],
+            cure="use --classes cat,dog or a file with one name a line",
+        )
+    return names
+
+
+def numbers(option: str, text: str) -> tuple[float, ...]:
+    """Return numbers that are given with commas between them: 1 for grey, 3 for colour.
+
+    Raises:
+        ConfigError: they are no finite numbers, or not 1 or 3.
+    """
+    try:
+        values = tuple(float(part) for part in text.split(","))
+    except ValueError:
+        values = ()
+    if len(values) not in (1, 3) or not all(map(math.isfinite, values)):
+        raise ConfigError(
+            "E202",
+            f"{option} is not understood",
+            received=text,
+            expected="1 or 3 numbers",
+            cure=f"use {option} 0.485,0.456,0.406",
+        )
+    return values

@@ -1,0 +1,79 @@
+"""How much of the matrix runs, and the counts that a full run leaves.
+
+`make test` runs each line a few times; `make faults` (DLTOOL_FAULTS=full) as often as is promised,
+and writes the counts to the file that DLTOOL_FAULTS_OUT names.
+"""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+CHILDREN = Path(__file__).parent / "children"
+FULL = os.environ.get("DLTOOL_FAULTS") == "full"
+
+
+@pytest.fixture(scope="session")
+def scale():
+    """Return the number of repetitions: a few in the quick part, all in the full one."""
+
+    def choose(quick, full):
+        return full if FULL else quick
+
+    return choose
+
+
+@pytest.fixture
+def tally(request):
+    """Note how often a fault was planted; a test that fails leaves no count."""
+    noted = {}
+
+    def note(name, count, **facts):
+        noted[name] = {"line": name, "count": count, "test": request.node.nodeid, **facts}
+
+    yield note
+    out = os.environ.get("DLTOOL_FAULTS_OUT")
+    if out and noted:
+        with Path(out + ".lines").open("a", encoding="utf-8") as stream:
+            stream.writelines(json.dumps(line) + "\n" for line in noted.values())
+
+
+@pytest.fixture
+def child(environment):
+    """Run one of the scripts in children/ and return what it prints as JSON."""
+
+    def run(script, *arguments, timeout=280):
+        done = subprocess.run(
+            [sys.executable, CHILDREN / script, *map(str, arguments)],
+            capture_output=True,
+            env=environment,
+            timeout=timeout,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr.decode()
+        return json.loads(done.stdout.decode().splitlines()[-1])
+
+    return run
+
+
+def pytest_sessionstart(session):
+    """Begin the counts anew; under xdist only the controller does."""
+    out = os.environ.get("DLTOOL_FAULTS_OUT")
+    if out and not hasattr(session.config, "workerinput"):
+        Path(out).parent.mkdir(parents=True, exist_ok=True)
+        Path(out + ".lines").write_text("", encoding="utf-8")
+
+
+def pytest_sessionfinish(session, exitstatus):
+    """Gather the counts of all workers into one file."""
+    out = os.environ.get("DLTOOL_FAULTS_OUT")
+    if not out or hasattr(session.config, "workerinput"):
+        return
+    lines = Path(out + ".lines").read_text(encoding="utf-8").splitlines()
+    counts = sorted(map(json.loads, lines), key=lambda line: (line["line"], line["test"]))
+    report = {"full": FULL, "passed": int(exitstatus) == 0, "faults": counts}
+    Path(out).write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    Path(out + ".lines").unlink()
