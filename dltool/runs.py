@@ -67,7 +67,7 @@ def read_config_file(path: Path, config_class: type[Any]) -> dict[str, Any]:
 
     try:
         values = tomllib.loads(path.read_text(encoding="utf-8-sig"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ConfigError(
             "E203", f"cannot read the configuration {path}: {error}", cure="give a TOML file"
         ) from error
@@ -270,13 +270,14 @@ def read_json(folder: Path, name: str = "run.json") -> dict[str, Any]:
     except FileNotFoundError as error:
         cure = "name a folder that a train command made; see dltool runs list"
         raise CheckpointError("E511", f"{folder} has no {name}", cure=cure) from error
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise CheckpointError(
             "E511", f"{path} {files.describe_damage(path)}", cure="restore the file"
         ) from error
     if not isinstance(value, dict):
         raise CheckpointError("E511", f"{path} holds no JSON object", cure="restore the file")
-    if name == "run.json" and value.get("format", 0) > FORMAT:
+    level = value.get("format", 0)
+    if name == "run.json" and isinstance(level, int | float) and level > FORMAT:
         raise CheckpointError(
             "E514", f"{folder} was written by a newer dltool", cure="pip install -U dltool"
         )
@@ -290,10 +291,10 @@ def read_config(folder: Path, config_class: type[Config]) -> tuple[Config, dict[
     try:
         values = {key: item["value"] for key, item in stored.items() if key in known}
         origins = {key: item["origin"] for key, item in stored.items() if key in known}
-    except (TypeError, KeyError) as error:
+        tuples = {key: tuple(value) for key, value in values.items() if isinstance(value, list)}
+        return config_class(**{**values, **tuples}), origins
+    except (TypeError, KeyError, AttributeError) as error:
         raise CheckpointError("E511", f"{folder / 'config.json'} is damaged") from error
-    tuples = {key: tuple(value) for key, value in values.items() if isinstance(value, list)}
-    return config_class(**{**values, **tuples}), origins
 
 
 def refuse_changes(config: Any, flags: Mapping[str, Any], folder: Path) -> None:
@@ -324,7 +325,7 @@ def read_records(folder: Path) -> list[dict[str, Any]]:
     for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
         try:
             records.append(json.loads(line))
-        except ValueError:
+        except (ValueError, RecursionError):
             break
     return [record for record in records if isinstance(record, dict)]
 
