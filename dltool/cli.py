@@ -37,8 +37,13 @@ CORE_COMMANDS = {
         "Check this installation; each finding with its cure.",
     ),
     "plugin": ("dltool.commands.plugin:app", "List the topics that are installed."),
+    "reproduce": (
+        "dltool.commands.reproduce:app",
+        "Run a run again and name the first value that differs.",
+    ),
     "resume": ("dltool.commands.resume:app", "Go on with a stopped run of any topic."),
     "runs": ("dltool.commands.runs:app", "List and show finished and running runs."),
+    "verify": ("dltool.commands.verify:app", "Prove what is promised: that resume is exact."),
 }
 BROKEN = {"allow_extra_args": True, "ignore_unknown_options": True}
 
