@@ -31,7 +31,7 @@ def parse_duration(option: str, text: str) -> float:
     """
     if not text:
         return math.inf
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)([smh])", text)
+    match = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)([smh])", text)
     seconds = float(match[1]) * SECONDS[match[2]] if match else 0.0
     if seconds <= 0:
         raise _not_understood(option, text, "a number above 0 with s, m or h", "2h")
@@ -46,10 +46,10 @@ def parse_every(option: str, value: str | float) -> Every:
     """
     if isinstance(value, int | float):
         return Every(seconds=float(value))
-    steps = re.fullmatch(r"(\d+)steps?", value)
+    steps = re.fullmatch(r"([0-9]+)steps?", value)
     if steps and int(steps[1]) > 0:
         return Every(steps=int(steps[1]))
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)([smh])", value)
+    match = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)([smh])", value)
     if match is None:
         raise _not_understood(option, value, "a number with s, m, h or steps", "10m")
     return Every(seconds=float(match[1]) * SECONDS[match[2]])

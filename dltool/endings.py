@@ -44,7 +44,7 @@ def _explained(active: Session, error: BaseException) -> Exception | None:
     if isinstance(error, OutOfMemory) or memory.is_out_of_memory(error):
         _save(active)
         active.run.update(status="out of memory", step=active.global_step)
-        return None if isinstance(error, OutOfMemory) else out_of_memory(error, "memory ran out")
+        return None if isinstance(error, OutOfMemory) else out_of_memory(error)
     return None
 
 
@@ -88,13 +88,11 @@ def _out_of_time(active: Session) -> Exception:
     return Stopped(text)
 
 
-def out_of_memory(
-    error: BaseException, what: str = "one sample does not fit into memory"
-) -> OutOfMemory:
+def out_of_memory(error: BaseException) -> OutOfMemory:
     """Return torch's error as ours, with the first line of what torch said."""
     said = next(iter(str(error).splitlines()), type(error).__name__)[:200]
     cure = "use a smaller model or smaller inputs, --precision bf16, or another --device"
-    return OutOfMemory("E801", f"{what}: {said}", cure=cure)
+    return OutOfMemory("E801", f"memory ran out ({said})", cure=cure)
 
 
 def refuse_unsaved(active: Session) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Collection
 from pathlib import Path
 
 from dltool import checkpoint
@@ -33,20 +34,28 @@ def make_way(folder: Path, run_id: str) -> Path | None:
     return folder.rename(aside)
 
 
-def prune(root: Path, newest: Path, keep: int, run_id: str) -> list[Path]:
-    """Verify the new checkpoint, then remove this run's older ones; return what was removed.
+def later(root: Path, step: int, run_id: str) -> set[Path]:
+    """Return this run's checkpoints after a step: once it goes on from there, a future given up."""
+    found = checkpoint.steps(root)
+    return {path for path in found if int(path.name[5:]) > step and owner(path) == run_id}
 
-    Those with a higher step than the new one belong to a future that was given up (a rollback, or a
-    damaged checkpoint that a resume passed over), and go as well.
+
+def prune(
+    root: Path, newest: Path, keep: int, run_id: str, given_up: Collection[Path] = ()
+) -> list[Path]:
+    """Verify the new checkpoint, then remove this run's surplus ones; return what was removed.
+
+    Args:
+        keep: how many stay, the new one included.
+        given_up: those that do not count and go as well, see `later`.
 
     Raises:
         CheckpointError: the new one does not verify; nothing is removed.
     """
     checkpoint.verify(newest)
     others = [path for path in checkpoint.steps(root) if path != newest and owner(path) == run_id]
-    step = int(newest.name[5:])
-    older = [path for path in others if int(path.name[5:]) < step]
-    surplus = [path for path in others if path not in older] + older[keep - 1 :]
+    standing = [path for path in others if path not in given_up]
+    surplus = [path for path in others if path in given_up] + standing[keep - 1 :]
     for path in surplus:
         shutil.rmtree(path, ignore_errors=True)
     return surplus

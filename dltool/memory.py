@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Iterator
+from itertools import pairwise
 from types import TracebackType
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from dltool.errors import OutOfMemory
 
@@ -62,8 +63,17 @@ class Piece(NamedTuple):
     is_last: bool
 
 
-def pieces(batch: Any, count: int) -> Iterator[Piece]:
-    """Divide a batch into at most `count` pieces, in order.
+def smallest_piece(model: nn.Module) -> int:
+    """Return the fewest samples that a model can train on: 2 with batch normalisation."""
+    kind = nn.modules.batchnorm._BatchNorm
+    return 2 if any(isinstance(module, kind) for module in model.modules()) else 1
+
+
+def pieces(batch: Any, count: int, smallest: int = 1) -> Iterator[Piece]:
+    """Divide a batch in order into `count` pieces of nearly one size, or fewer.
+
+    Args:
+        smallest: fewest samples of a piece, unless the batch itself holds fewer.
 
     Raises:
         OutOfMemory: the batch cannot be divided.
@@ -72,9 +82,9 @@ def pieces(batch: Any, count: int) -> Iterator[Piece]:
         yield Piece(batch, 1.0, True)
         return
     length = batch_length(batch)
-    size = -(-length // count)
-    for start in range(0, length, size):
-        stop = min(start + size, length)
+    count = max(1, min(count, length // smallest))
+    ends = [length * number // count for number in range(count + 1)]
+    for start, stop in pairwise(ends):
         content = _cut(batch, slice(start, stop))
         yield Piece(content, (stop - start) / length, stop == length)
 

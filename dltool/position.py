@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dltool import checkpoint, files, keeping, rng
@@ -19,13 +20,14 @@ PARTS_OF_A_CHECKPOINT = 3
 
 
 class Saves:
-    """Know when the next checkpoint is due and which moment was saved last."""
+    """Know when the next checkpoint is due, which moment was saved last, and what is given up."""
 
     def __init__(self, every: Every) -> None:
         self.every = every
         self.moment: tuple[int, int, int] | None = None
         self.time = time.monotonic()
         self.step = 0
+        self.given_up: set[Path] = set()
 
     def is_due(self, now: float, step: int) -> bool:
         """Tell whether the interval has passed."""
@@ -86,7 +88,9 @@ def _write(active: Session) -> None:
     if aside is not None:
         active.console.warn(f"{target} was not this run's checkpoint; it is now {aside}")
     checkpoint.save(target, active.model, parts(active), state(active))
-    keeping.prune(active.folder, target, max(active.settings.keep, LEAST_KEPT), active.run.identity)
+    keep = max(active.settings.keep, LEAST_KEPT)
+    keeping.prune(active.folder, target, keep, active.run.identity, active.saves.given_up)
+    active.saves.given_up = set()
     checkpoint.point_last(active.folder, target)
 
 
@@ -151,6 +155,7 @@ def restore(active: Session, *, keep_best: bool = False) -> None:
     active.run.truncate_log(active.global_step)
     active.saves.moment = (active.epoch, active.batch, active.global_step)
     active.saves.done(active.global_step)
+    active.saves.given_up = keeping.later(active.folder, active.global_step, active.run.identity)
     place = f"epoch {active.epoch + 1}, batch {active.batch}, step {active.global_step}"
     active.console.note(f"going on from {found.path.name}: {place}")
 

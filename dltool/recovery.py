@@ -6,24 +6,27 @@ import math
 from typing import TYPE_CHECKING
 
 from dltool import checkpoint, memory, position
-from dltool.errors import CheckpointError, Diverged, DltoolError
+from dltool.errors import CheckpointError, Diverged, DltoolError, OutOfMemory
 
 if TYPE_CHECKING:
     from dltool.training import Session
 
 
-def divide(active: Session, length: int, error: DltoolError) -> None:
+def divide(active: Session, length: int, smallest: int, error: DltoolError) -> None:
     """Let batches come in twice as many pieces from now on, also when the run is resumed.
 
     Args:
         length: samples of the piece that did not fit.
+        smallest: fewest samples of a piece.
 
     Raises:
-        OutOfMemory: `error`, when that was a single one.
+        OutOfMemory: the piece cannot be divided any more.
     """
     memory.release(active.settings.device)
-    if length < 2:
-        raise error
+    if length < 2 * smallest:
+        count = "one sample does" if length == 1 else f"{length} samples do"
+        message = f"{count} not fit into memory: {error.message}"
+        raise OutOfMemory(error.code, message, cure=error.cure)
     active.pieces *= 2
     active.run.update(memory={"pieces": active.pieces, "since_step": active.global_step})
     active.console.warn(

@@ -77,6 +77,7 @@ class Session:
         self.streams: Any = None
         self.saves = position.Saves(durations.parse_every("--save-every", settings.save_every))
         self._deadline = console.started + durations.parse_duration("--max-time", settings.max_time)
+        self._smallest = memory.smallest_piece(model)
         self.boundary = Boundary(model, settings.device)
         self._source: Any = None
         self._piece = memory.Piece(None, 1.0, True)
@@ -137,7 +138,7 @@ class Session:
         for batch in self._source:
             if self.batch % self.settings.accumulate == 0:
                 self.boundary.mark(self.batch, self.samples, self.loss.count, self.loss.total)
-            for piece in memory.pieces(batch, self.pieces):
+            for piece in memory.pieces(batch, self.pieces, self._smallest):
                 self._piece, self._stepped = piece, False
                 yield piece.content
                 if self._recover is not None:
@@ -287,7 +288,7 @@ class Session:
         self.rewind()
         length = memory.batch_length(self._piece.content)
         self._piece = memory.Piece(None, 1.0, True)
-        recovery.divide(self, length, error)
+        recovery.divide(self, length, self._smallest, error)
 
     def close(self) -> None:
         """End the source of batches and its workers."""
