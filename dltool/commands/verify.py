@@ -61,7 +61,8 @@ def resume(
         raise CheckFailed(
             "E601",
             f"{name} {text} differs from the straight run in {difference}",
-            cure="draw every random number from generators of (seed, epoch, batch)",
+            cure="seed every stream (dltool.device.seed_everything), and draw what shapes a batch "
+            "from generators of (seed, epoch, batch)",
         )
     console.result(
         {**result, "equal": True},

@@ -366,6 +366,13 @@ def test_memory_in_the_evaluation_is_exit_8_with_the_work_saved(tmp_path):
     assert (state["epoch"], state["batch"]) == (1, 6)
 
 
+def test_torchs_own_error_of_the_cpu_is_recognised():
+    with pytest.raises(RuntimeError) as caught:
+        torch.empty(1 << 55)
+    assert memory.is_out_of_memory(caught.value)
+    assert not memory.is_out_of_memory(RuntimeError("mat1 and mat2 shapes cannot be multiplied"))
+
+
 def test_other_errors_are_not_taken_for_memory(tmp_path):
     def hook(session, epoch, x):
         raise RuntimeError("shape mismatch")
