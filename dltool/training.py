@@ -152,17 +152,17 @@ class Session:
                     return
 
     def _between_steps(self) -> None:
+        now = time.monotonic()
+        if not self.watch.pending and now >= self._deadline and self._steps_here:
+            raise endings.OutOfTime
+        is_due = self.watch.save_requested or self.saves.is_due(now, self.global_step)
+        if is_due and not self.watch.pending:
+            try:
+                self.save()
+            except Diverged as error:
+                self._diverged(error)
         if self.watch.pending:
             self.watch.stop()
-        now = time.monotonic()
-        if now >= self._deadline and self._steps_here:
-            raise endings.OutOfTime
-        if not self.watch.save_requested and not self.saves.is_due(now, self.global_step):
-            return
-        try:
-            self.save()
-        except Diverged as error:
-            self._diverged(error)
 
     def autocast(self) -> AbstractContextManager[object]:
         """Return the context in which the forward pass runs at the session's precision."""

@@ -157,9 +157,9 @@ def start(environment, work):
     """Start `dltool ...` and return the process; the test waits for an event and sends signals."""
     running = []
 
-    def begin(*words, **settings):
+    def begin(*words, before=("-m", "dltool"), **settings):
         process = subprocess.Popen(
-            [sys.executable, "-m", "dltool", *map(str, words), "--events"],
+            [sys.executable, *before, *map(str, words), "--events"],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -264,6 +264,42 @@ def test_second_signal_leaves_at_once_with_the_last_good_checkpoint(dltool, star
     assert "last good checkpoint is kept" in said
     dltool("checkpoint", "verify", "run")
     dltool("tiny", "train", "--resume", "run", "--evaluating", 0, "--allow-changed")
+
+
+SLOW_DISK = """
+import os, sys, time
+real = os.fsync
+def slow(descriptor):
+    print('{"event": "fsync"}', flush=True)
+    time.sleep(0.3)
+    real(descriptor)
+os.fsync = slow
+from dltool import cli
+sys.exit(cli.run(sys.argv[1:]))
+"""
+
+
+@pytest.mark.parametrize(
+    ("numbers", "kept"),
+    [([signal.SIGTERM], 8), ([signal.SIGINT, signal.SIGINT], 4)],
+    ids=["once", "twice"],
+)
+def test_signals_while_saving(dltool, start, work, straight, numbers, kept):
+    words = ("tiny", "train", "--out", "run", "--save-every", "4steps", "--pause", 0.02)
+    process = start(*words, before=["-c", SLOW_DISK])
+    until(process, "batch", step=7)
+    until(process, "fsync")
+    for number in numbers:
+        process.send_signal(number)
+        time.sleep(0.1)
+    process.communicate(timeout=30)
+    assert process.returncode == 128 + numbers[-1]
+    whole = [path.name for path in sorted((work / "run" / "checkpoints").glob("step-*"))]
+    assert whole[-1] == f"step-{kept:08d}"
+    dltool("checkpoint", "verify", "run")
+    dltool("resume", "run")
+    assert not list(work.glob("run/checkpoints/.*"))
+    same_end(straight, work / "run")
 
 
 def test_killed_run_leaves_no_orphans_after_the_next_start(dltool, start, work, straight):
