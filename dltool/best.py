@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,18 +28,22 @@ class Best:
     weights: dict[str, Tensor] | None = None
     epoch_on_disk: int = 0
 
-    def offer(self, value: float, epoch: int, model: nn.Module) -> bool:
+    def offer(self, value: float, epoch: int, model: nn.Module | Mapping[str, Tensor]) -> bool:
         """Take the model's weights unless an earlier value was better; NaN never is.
+
+        The caller has made sure that the weights are finite.
 
         Equal values go to the later epoch: on a small validation set ties are common, and the
         later weights saw the lower learning rate.
         """
+        if not math.isfinite(value):
+            return False
         if self.value is not None:
             lower_is_better = self.monitor.endswith("loss")
             if not (value <= self.value if lower_is_better else value >= self.value):
                 return False
         self.value, self.epoch = value, epoch
-        tensors = checkpoint.unwrap(model).state_dict()
+        tensors = checkpoint.unwrap(model).state_dict() if isinstance(model, nn.Module) else model
         self.weights = {name: tensor.detach().cpu().clone() for name, tensor in tensors.items()}
         return True
 
@@ -49,15 +55,19 @@ class Best:
         checkpoint.save(self.folder, self.weights, {}, state)
         self.epoch_on_disk = self.epoch
 
-    def restore(self, value: float | None, epoch: int) -> None:
+    def restore(self, value: float | None, epoch: int, *, exact: bool = True) -> None:
         """Read the weights back for a run that goes on, when there were any.
 
-        The folder may hold a later epoch than the checkpoint: the run then finds it again.
+        Args:
+            exact: whether the run goes the way it went before. The folder may hold a later epoch
+                than the checkpoint; such a run finds it again, another one takes its value as well.
         """
         self.value, self.epoch = value, epoch
         if epoch:
             found = checkpoint.load(self.folder)
             self.weights, self.epoch_on_disk = found.model, int(found.state["epoch"])
+            if not exact:
+                self.value, self.epoch = float(found.state["value"]), self.epoch_on_disk
 
     def load_into(self, model: nn.Module) -> None:
         """Put the best weights into the model."""

@@ -18,7 +18,15 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from dltool import __version__, console, plugins
-from dltool.errors import CAUSES, ConfigError, DltoolError, Interrupted, OutOfMemory, PluginError
+from dltool.errors import (
+    CAUSES,
+    ConfigError,
+    DltoolError,
+    Interrupted,
+    OutOfMemory,
+    PluginError,
+    Stopped,
+)
 
 CORE_COMMANDS = {
     "checkpoint": (
@@ -31,7 +39,13 @@ CORE_COMMANDS = {
         "Check this installation; each finding with its cure.",
     ),
     "plugin": ("dltool.commands.plugin:app", "List the topics that are installed."),
+    "reproduce": (
+        "dltool.commands.reproduce:app",
+        "Run a run again and name the first value that differs.",
+    ),
+    "resume": ("dltool.commands.resume:app", "Go on with a stopped run of any topic."),
     "runs": ("dltool.commands.runs:app", "List and show finished and running runs."),
+    "verify": ("dltool.commands.verify:app", "Prove what is promised: that resume is exact."),
 }
 BROKEN = {"allow_extra_args": True, "ignore_unknown_options": True}
 
@@ -157,6 +171,9 @@ def run(arguments: list[str]) -> int:
         os.environ["DLTOOL_NO_PLUGINS"] = "1"
     name = " ".join(word for word in arguments[:2] if not word.startswith("-"))
     signal.signal(signal.SIGTERM, _terminate)
+    if hasattr(signal, "SIGUSR1"):
+        # asks a training for a checkpoint; before it can have one, that must not end the process
+        signal.signal(signal.SIGUSR1, signal.SIG_IGN)
     try:
         result = typer.main.get_command(app).main(
             arguments, prog_name="dltool", standalone_mode=False, windows_expand_args=False
@@ -164,6 +181,8 @@ def run(arguments: list[str]) -> int:
         if result == 130:
             raise Interrupted(2, "interrupted; there was nothing to save")
         return result if isinstance(result, int) else 0
+    except Stopped:
+        return 0
     except BrokenPipeError:
         # the reader (head, less) has gone: nothing is wrong and nobody listens
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -56,6 +56,7 @@ class Console:
         self.json = json
         self.events = events
         self.warnings: list[str] = []
+        self.started = time.monotonic()
 
     def note(self, text: str) -> None:
         """Tell something in passing, on stderr."""

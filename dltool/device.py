@@ -95,6 +95,13 @@ def autocast(device: torch.device, precision: str) -> AbstractContextManager[obj
     return torch.autocast(device.type, dtype=PRECISIONS[precision])
 
 
+def without_autocast(device: torch.device, precision: str) -> AbstractContextManager[object]:
+    """Return the context that suspends `autocast`, for the backward pass and the update."""
+    if precision == "fp32":
+        return nullcontext()
+    return torch.autocast(device.type, enabled=False)
+
+
 def check_precision(device: torch.device, precision: str) -> None:
     """Refuse a precision that the device cannot train in.
 

@@ -236,3 +236,7 @@ class Interrupted(DltoolError):
     def __init__(self, signal_number: int, message: str, *, cure: str = "") -> None:
         self.exit_code = 128 + signal_number
         super().__init__("E143" if signal_number == 15 else "E130", message, cure=cure)
+
+
+class Stopped(Exception):
+    """The run stopped where it was asked to, saved and told how to go on: exit code 0."""

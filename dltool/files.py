@@ -340,3 +340,27 @@ def describe_damage(path: Path, expected_bytes: int | None = None) -> str:
     if not head.strip(b"\0"):
         return "is damaged: it begins with nothing but zero bytes"
     return "is damaged: its content has changed"
+
+
+def folder_bytes(folder: Path) -> int:
+    """Return the bytes of all files in and below a folder."""
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+
+
+def require_space(folder: Path, needed: int, what: str) -> None:
+    """Refuse to begin what the disk cannot hold.
+
+    Raises:
+        DltoolError: E101, with the bytes that are free and those that are needed.
+    """
+    with explained(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        free = shutil.disk_usage(folder).free
+    if free < needed:
+        raise DltoolError(
+            "E101",
+            f"too little space at {folder} for {what}",
+            received=f"{free / 1e6:,.1f} MB free",
+            expected=f"{needed / 1e6:,.1f} MB",
+            cure="free some space or choose another folder with --out",
+        )

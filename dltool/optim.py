@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import inspect
 import math
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
+import torch
 from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
@@ -56,3 +61,45 @@ def schedule(optimizer: Optimizer, kind: str, total: int) -> LambdaLR:
     """Return a scheduler that follows `rate_factor` over `total` optimizer steps."""
     rate_factor(kind, 0, 1)
     return LambdaLR(optimizer, lambda step: rate_factor(kind, step, total))
+
+
+def refuse_closures(optimizer: Optimizer) -> None:
+    """Refuse an optimizer that evaluates the loss itself, as LBFGS does.
+
+    Raises:
+        ConfigError: E206, naming it.
+    """
+    closure = inspect.signature(type(optimizer).step).parameters.get("closure")
+    if closure is not None and closure.default is inspect.Parameter.empty:
+        name = type(optimizer).__name__
+        raise ConfigError(
+            "E206",
+            f"{name} evaluates the loss several times a step and cannot train batch by batch",
+            cure="use AdamW or SGD",
+        )
+
+
+def step_scaled(optimizer: Optimizer, scaler: torch.amp.GradScaler, factor: float) -> None:
+    """Make the optimizer's step with every learning rate multiplied by `factor`.
+
+    The rates themselves stay as the scheduler left them.
+    """
+    if factor == 1.0:
+        scaler.step(optimizer)
+        return
+    rates = [group["lr"] for group in optimizer.param_groups]
+    try:
+        for group in optimizer.param_groups:
+            group["lr"] = group["lr"] * factor
+        scaler.step(optimizer)
+    finally:
+        for group, rate in zip(optimizer.param_groups, rates, strict=True):
+            group["lr"] = rate
+
+
+@contextmanager
+def without_order_warning() -> Iterator[None]:
+    """Keep torch from warning that a scheduler moved before the optimizer: its step was skipped."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Detected call of `lr_scheduler.step")
+        yield

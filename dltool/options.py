@@ -53,7 +53,45 @@ ThreadsOption = Annotated[
     int, run_option("CPU threads; 0 leaves torch's choice.", "--threads", min=0)
 ]
 SaveEveryOption = Annotated[
-    float, run_option("Seconds between checkpoints while training.", "--save-every", min=0.0)
+    str,
+    run_option(
+        "Interval between checkpoints: 10m, 30s or 500steps.", "--save-every", metavar="INTERVAL"
+    ),
+]
+KeepOption = Annotated[
+    int, run_option("Checkpoints to keep beside the best, at least 2.", "--keep", min=2)
+]
+MaxTimeOption = Annotated[
+    str,
+    run_option(
+        "Stop and save after 2h, 90m or 30s; exit 0.",
+        "--max-time",
+        metavar="TIME",
+        show_default="no limit",
+    ),
+]
+OnNanOption = Annotated[
+    str,
+    run_option(
+        "NaN or infinity: stop (exit 7), skip the step, or rollback to the last checkpoint with "
+        "half the rate.",
+        "--on-nan",
+    ),
+]
+AllowChangedOption = Annotated[
+    bool,
+    run_option(
+        "Let --resume take other settings; the run is then no longer exact.", "--allow-changed"
+    ),
+]
+PatienceOption = Annotated[
+    int, training_option("Stop after so many epochs without a better one; 0: off.", min=0)
+]
+EmaOption = Annotated[
+    float,
+    training_option(
+        "Decay of averaged weights, which are then evaluated and kept; 0: off.", "--ema"
+    ),
 ]
 OutOption = Annotated[
     Path | None,

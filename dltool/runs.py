@@ -3,26 +3,27 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import os
-import platform
+import secrets
 import shlex
 import sys
 import typing
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
+from datetime import datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
 from dltool import __version__, files
+from dltool.environment import environment as environment
+from dltool.environment import now as now
 from dltool.errors import CheckpointError, ConfigError, DltoolError
 
 FORMAT = 1
 ROOT = Path("runs")
-RECORDED_PACKAGES = ("torch", "torchvision", "numpy", "safetensors", "pillow", "scikit-learn")
-RECORDED_VARIABLES = ("CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS", "CUBLAS_WORKSPACE_CONFIG")
+LOCK = ".lock"
 
 Config = TypeVar("Config")
 
@@ -111,12 +112,41 @@ class Run:
     Attributes:
         folder: the run folder.
         topic: the topic's command name.
-        unsaved: what could not be written (a full disk), or an empty text.
+        save_failed, log_failed: why the last checkpoint or a line of metrics could not be written
+            (a full disk), or an empty text.
+        changed: settings that `--allow-changed` let differ from the run's own.
     """
 
     folder: Path
     topic: str
-    unsaved: str = ""
+    save_failed: str = ""
+    log_failed: str = ""
+    changed: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+    def facts(self) -> dict[str, Any]:
+        """Return what `run.json` says."""
+        return read_json(self.folder)
+
+    @functools.cached_property
+    def identity(self) -> str:
+        """The run's own id, which its checkpoints carry; a run without one gets it now."""
+        known = self.facts().get("id")
+        if not known:
+            known = secrets.token_hex(8)
+            self.update(id=known)
+        return str(known)
+
+    def settle_changes(self, step: int) -> None:
+        """Record the changed settings in `config.json` and lower the run's grade, once."""
+        if not self.changed:
+            return
+        config = read_json(self.folder, "config.json")
+        for name, value in self.changed.items():
+            before = config.get(name, {}).get("value")
+            origin = f"changed at step {step} from {before}"
+            config[name] = {"value": value, "origin": origin}
+        files.write_json_atomic(self.folder / "config.json", config)
+        self.update(grade="statistical")
 
     @property
     def resume_command(self) -> str:
@@ -130,7 +160,7 @@ class Run:
             with (self.folder / "metrics.jsonl").open("a", encoding="utf-8") as stream:
                 stream.write(line)
         except OSError as error:
-            self.unsaved = f"metrics.jsonl: {error.strerror}"
+            self.log_failed = f"metrics.jsonl: {error.strerror}"
 
     def records(self) -> list[dict[str, Any]]:
         """Return the lines of `metrics.jsonl`; a half-written last line is left out."""
@@ -146,19 +176,67 @@ class Run:
         """Mark the run as finished with its result.
 
         Raises:
-            DltoolError: something could not be written on the way; training had gone on.
+            DltoolError: E101, see `refuse_unsaved`.
         """
         self.update(status="finished", finished=now(), result=dict(result))
-        if self.unsaved:
+        self.refuse_unsaved()
+
+    def refuse_unsaved(self) -> None:
+        """Refuse to call a run done when something could not be written, though it trained on.
+
+        Raises:
+            DltoolError: E101.
+        """
+        missing = self.save_failed or self.log_failed
+        if missing:
             raise DltoolError(
                 "E101",
-                f"the run reached its end, but not all was saved ({self.unsaved})",
-                cure=f"free some space; the result is in {self.folder}",
+                f"the run reached its end, but not all was saved: {missing}",
+                cure=f"free some space; what could be written is in {self.folder}",
             )
 
     def update(self, **values: Any) -> None:
         """Change fields of `run.json`."""
         files.write_json_atomic(self.folder / "run.json", {**read_json(self.folder), **values})
+
+
+def claim(topic: str, name: str, out: Path | None) -> Path:
+    """Choose and make the folder of a new run: `out`, or one below `runs/` that is free.
+
+    Raises:
+        ConfigError: `out` exists and is not empty.
+        DltoolError: it cannot be made.
+    """
+    if out is not None:
+        _refuse_taken(out, topic)
+        with files.explained(out):
+            out.mkdir(parents=True, exist_ok=True)
+        return out
+    first = ROOT / topic / f"{datetime.now():%Y%m%d-%H%M%S}-{name}"
+    folder, number = first, 2
+    with files.explained(first):
+        first.parent.mkdir(parents=True, exist_ok=True)
+        while True:
+            try:
+                folder.mkdir()  # two commands of one second: only one of them makes it
+                return folder
+            except FileExistsError:
+                folder = first.with_name(f"{first.name}-{number}")
+                number += 1
+
+
+def _refuse_taken(folder: Path, topic: str) -> None:
+    if not folder.exists():
+        return
+    if folder.is_dir() and all(path.name == LOCK for path in folder.iterdir()):
+        return
+    is_run = (folder / "run.json").exists()
+    resume = f"dltool {topic} train --resume {shlex.quote(str(folder))}, or "
+    raise ConfigError(
+        "E204",
+        f"the run folder {folder} exists already",
+        cure=(resume if is_run else "") + "choose another folder with --out",
+    )
 
 
 def create(
@@ -169,23 +247,14 @@ def create(
     Raises:
         ConfigError: the folder exists and is not empty.
     """
-    folder = out or _free_name(ROOT / topic / f"{datetime.now():%Y%m%d-%H%M%S}-{name}")
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        is_run = (folder / "run.json").exists()
-        resume = f"dltool {topic} train --resume {shlex.quote(str(folder))}, or "
-        raise ConfigError(
-            "E204",
-            f"the run folder {folder} exists already",
-            cure=(resume if is_run else "") + "choose another folder with --out",
-        )
-    with files.explained(folder):
-        folder.mkdir(parents=True, exist_ok=True)
+    folder = claim(topic, name, out)
     values = dataclasses.asdict(config)
     described = {key: {"value": value, "origin": origins[key]} for key, value in values.items()}
     files.write_json_atomic(folder / "config.json", described)
     files.write_json_atomic(folder / "environment.json", environment())
     facts = {
         "format": FORMAT,
+        "id": secrets.token_hex(8),
         "dltool": __version__,
         "topic": topic,
         "name": name,
@@ -199,14 +268,6 @@ def create(
     if folder.parent.name == topic:  # a folder of the user's choice gets no neighbour
         point_latest(folder)
     return Run(folder, topic)
-
-
-def _free_name(folder: Path) -> Path:
-    candidate, number = folder, 2
-    while candidate.exists():
-        candidate = folder.with_name(f"{folder.name}-{number}")
-        number += 1
-    return candidate
 
 
 def point_latest(folder: Path) -> None:
@@ -297,25 +358,6 @@ def read_config(folder: Path, config_class: type[Config]) -> tuple[Config, dict[
         raise CheckpointError("E511", f"{folder / 'config.json'} is damaged") from error
 
 
-def refuse_changes(config: Any, flags: Mapping[str, Any], folder: Path) -> None:
-    """Refuse options that would make a resumed run differ from the unbroken one.
-
-    Raises:
-        ConfigError: listing each changed option with the run's value and the one given.
-    """
-    changed = [
-        f"{key}: {getattr(config, key)} in the run, {value} given"
-        for key, value in flags.items()
-        if getattr(config, key) != value
-    ]
-    if changed:
-        raise ConfigError(
-            "E207",
-            f"a resumed run keeps its settings ({'; '.join(changed)})",
-            cure=f"leave these options out, or start a new run without --resume {folder}",
-        )
-
-
 def read_records(folder: Path) -> list[dict[str, Any]]:
     """Return the lines of a run's `metrics.jsonl`; a half-written last line is left out."""
     path = folder / "metrics.jsonl"
@@ -339,7 +381,7 @@ def locked(folder: Path) -> Iterator[None]:
     """
     from filelock import FileLock, Timeout
 
-    lock = FileLock(folder / ".lock")
+    lock = FileLock(folder / LOCK)
     try:
         lock.acquire(timeout=0)
     except Timeout as error:
@@ -370,32 +412,6 @@ def listed(root: Path) -> list[dict[str, Any]]:
             continue
         found.append({"folder": str(path.parent), **facts})
     return sorted(found, key=lambda facts: str(facts.get("created", "")))
-
-
-def now() -> str:
-    """Return the time as ISO 8601 in UTC, to the second."""
-    return datetime.now(UTC).isoformat(timespec="seconds")
-
-
-def environment() -> dict[str, Any]:
-    """Describe where a run happens: versions, machine, variables that change results."""
-    return {
-        "dltool": __version__,
-        "python": platform.python_version(),
-        "platform": platform.platform(),
-        "machine": platform.machine(),
-        "cores": os.cpu_count(),
-        "packages": {name: _version(name) for name in RECORDED_PACKAGES},
-        "variables": {name: os.environ[name] for name in RECORDED_VARIABLES if name in os.environ},
-        "working_folder": str(Path.cwd()),
-    }
-
-
-def _version(package: str) -> str | None:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None
 
 
 def command_line(words: Sequence[str]) -> str:

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM while training: the first finishes the step and saves, the second leaves."""
+"""Signals while training: Ctrl-C and SIGTERM save and stop, a second leaves, SIGUSR1 saves."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from typing import Any
 from dltool.errors import Interrupted
 
 NAMES = {signal.SIGINT: "Ctrl-C", signal.SIGTERM: "SIGTERM"}
+SAVE = getattr(signal, "SIGUSR1", None)  # Windows has none
 
 
 class Watch:
@@ -22,24 +23,39 @@ class Watch:
 
     While `hold()` is active a signal only leaves a note, and the end of the block raises; at other
     times the handler raises at once. A second signal ends the process without saving again.
+
+    Attributes:
+        pending: the number of the signal that asks to stop, or 0.
+        save_requested: SIGUSR1 came; who saves sets it back.
     """
 
     def __init__(self) -> None:
         self.pending = 0
         self.depth = 0
+        self.save_requested = False
+        self.owner = os.getpid()
         self.previous: dict[int, Any] = {}
 
     def __enter__(self) -> Watch:
         if threading.current_thread() is threading.main_thread():
             for number in NAMES:
                 self.previous[number] = signal.signal(number, self._receive)
+            if SAVE is not None:
+                self.previous[SAVE] = signal.signal(SAVE, self._request_save)
         return self
 
     def __exit__(self, *_: object) -> None:
         for number, handler in self.previous.items():
             signal.signal(number, handler)
 
+    def _request_save(self, number: int, frame: FrameType | None) -> None:
+        self.save_requested = True
+
     def _receive(self, number: int, frame: FrameType | None) -> None:
+        if os.getpid() != self.owner:
+            if number != signal.SIGINT:  # a forked worker: Ctrl-C is the parent's business
+                os._exit(128 + number)
+            return
         if self.pending:
             leave_now(number)
         self.pending = number

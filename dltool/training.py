@@ -5,72 +5,41 @@ The loop itself stays in the topic; it hands batches and losses to a `Session`:
     with training.session(run, model, optimizer, settings) as session:
         for epoch in session.epochs(config.epochs):
             for images, labels in session.batches(train_set, label=f"epoch {epoch + 1}"):
-                with session.autocast():
+                with session.attempt():
                     loss = F.cross_entropy(model(images), labels)
-                session.step(loss, count=len(labels))
-            session.report(evaluate(model, val_set))
+                    session.step(loss, count=len(labels))
+            with session.averaged():
+                values = evaluate(model, val_set)
+            session.report(values)
 """
 
 from __future__ import annotations
 
 import math
-import shutil
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LambdaLR
+from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
-from dltool import checkpoint, device, rng
+from dltool import device, durations, endings, memory, nonfinite, optim, position, recovery, rng
 from dltool.best import Best
+from dltool.boundary import Boundary
 from dltool.console import Console
-from dltool.errors import DataError, Diverged, DltoolError, Interrupted
+from dltool.ema import Average
+from dltool.errors import DataError, Diverged, DltoolError
 from dltool.metrics import Mean
 from dltool.runs import Run
+from dltool.settings import Batches as Batches
+from dltool.settings import Settings as Settings
 from dltool.signals import Watch
+from dltool.stopping import Patience
 from dltool.timing import Stopwatch
-
-
-class Batches(Protocol):
-    """A source of training batches whose content depends only on (seed, epoch, position)."""
-
-    def __len__(self) -> int:
-        """Return the number of batches in an epoch."""
-        ...
-
-    def batches(self, epoch: int, start: int = 0) -> Iterator[Any]:
-        """Yield the batches of an epoch from number `start` on."""
-        ...
-
-
-@dataclass(frozen=True)
-class Settings:
-    """How a session trains; the topic fills it from its config.
-
-    Attributes:
-        accumulate: batches whose gradients are added up for one optimizer step.
-        clip: largest gradient norm; 0 leaves gradients alone.
-        save_every: seconds between checkpoints while training.
-        keep: step checkpoints to keep, at least 2.
-        monitor: the reported value that chooses the best weights; higher is better unless
-            it ends with "loss".
-        check_every: steps between tests of the loss on an accelerator (on the CPU: every step).
-    """
-
-    device: torch.device
-    precision: str = "fp32"
-    accumulate: int = 1
-    clip: float = 0.0
-    save_every: float = 60.0
-    keep: int = 2
-    monitor: str = "val_accuracy"
-    check_every: int = 50
 
 
 class Session:
@@ -82,71 +51,143 @@ class Session:
         model: nn.Module,
         optimizer: Optimizer,
         settings: Settings,
-        scheduler: LambdaLR | None,
+        scheduler: LRScheduler | ReduceLROnPlateau | None,
         console: Console,
         watch: Watch,
     ) -> None:
+        optim.refuse_closures(optimizer)
         self.run, self.model, self.optimizer = run, model, optimizer
         self.settings, self.scheduler = settings, scheduler
         self.console, self.watch = console, watch
+        facts = run.facts()
         self.epoch = self.batch = self.global_step = self.samples = 0
         self.loss = Mean()
         self.best = Best(settings.monitor, self.folder / "best")
-        self.stopwatch = Stopwatch(settings.device)
-        self.finished = False
-        self._batches_in_epoch = 0
-        self._rng: Any = None
-        self._saved_at: tuple[int, int, int] | None = None
-        self._last_save = self._last_info = time.monotonic()
-        self._scaler = torch.amp.GradScaler(
+        self.patience = Patience(settings.monitor, settings.patience)
+        self.ema = Average(model, settings.ema) if settings.ema else None
+        self.nan = nonfinite.Policy(settings.on_nan, facts.get("rollbacks", ()))
+        self.pieces = int(facts.get("memory", {}).get("pieces", 1))
+        self.rate_scale = 1.0
+        self.scaler = torch.amp.GradScaler(
             settings.device.type, enabled=settings.precision == "fp16"
         )
+        self.stopwatch = Stopwatch(settings.device)
+        self.finished = self.updating = False
+        self.streams: Any = None
+        self.saves = position.Saves(durations.parse_every("--save-every", settings.save_every))
+        self._deadline = console.started + durations.parse_duration("--max-time", settings.max_time)
+        self._smallest = memory.smallest_piece(model)
+        self.boundary = Boundary(model, settings.device)
+        self._source: Any = None
+        self._piece = memory.Piece(None, 1.0, True)
+        self._batches_in_epoch = self._steps_here = 0
+        self._stepped = self._reported = self._again = False
+        self._recover: DltoolError | None = None
+        self._last_info = time.monotonic()
+        per_epoch = settings.schedule_by_epoch or isinstance(scheduler, ReduceLROnPlateau)
+        self._scheduler_by_step = None if per_epoch else scheduler
+        self._scheduler_by_epoch: Any = scheduler if per_epoch else None
 
     # ---- the loop's view -------------------------------------------------------------------
 
     def epochs(self, total: int) -> Iterator[int]:
         """Yield the epochs that are left of `total`, counted from 0; save after the last."""
-        while self.epoch < total:
-            epoch = self.epoch
-            yield epoch
-            if self.epoch == epoch:
+        while self.epoch < total and not self.patience.is_over:
+            self._reported = False
+            yield self.epoch
+            if not self._reported:
                 raise RuntimeError("an epoch ended without Session.report")
+        if self.patience.is_over:
+            self.console.note(f"no better epoch in {self.patience.waited}: stopped early")
         with self.watch.hold():
             self.save()
             self.finished = True
 
     def batches(self, source: Batches, label: str = "train") -> Iterator[Any]:
-        """Yield the batches of this epoch that are left, with progress; time only the training."""
+        """Yield the batches of this epoch that are left, with progress; time only the training.
+
+        When memory ran out (see `attempt`) batches come again, in smaller pieces; after a rollback
+        they begin again where the checkpoint was.
+        """
         self.model.train()
         self._batches_in_epoch = total = len(source)
         if total == 0:
             raise DataError("E503", "there is no batch to train on", cure="give more data")
+        epoch = self.epoch
         # signals wait for the end of an accumulation group: only there the state is whole
         with (
             self.console.progress(total, label, "batch") as bar,
             self.stopwatch.lap(),
             self.watch.hold(),
         ):
+            self._between_steps()
             bar.advance(self.batch)
-            for batch in source.batches(self.epoch, self.batch):
-                position = self.batch
-                yield batch
-                if self.batch == position:
+            yield from self._pieces(source, bar)
+            while self._recover is not None:
+                self._recovered(self._recover)
+                if self.epoch != epoch:
+                    # another epoch than the topic's loop is in: let it come round again
+                    self._again = True
+                    return
+                yield from self._pieces(source, bar)
+        self.streams = rng.capture(self.settings.device)
+
+    def _pieces(self, source: Batches, bar: Any) -> Iterator[Any]:
+        self._source = source.batches(self.epoch, self.batch)
+        for batch in self._source:
+            if self.batch % self.settings.accumulate == 0:
+                self.boundary.mark(self.batch, self.samples, self.loss.count, self.loss.total)
+            for piece in memory.pieces(batch, self.pieces, self._smallest):
+                self._piece, self._stepped = piece, False
+                yield piece.content
+                if self._recover is not None:
+                    return
+                if not self._stepped:
                     raise RuntimeError("a batch was left without Session.step")
-                bar.advance(1, self._info())
-                if self.batch % self.settings.accumulate == 0:
-                    self._between_steps()
-        self._rng = rng.capture(self.settings.device)
+            bar.advance(1, self._info())
+            if self.batch % self.settings.accumulate == 0:
+                self._between_steps()
+                if self._recover is not None:
+                    return
 
     def _between_steps(self) -> None:
+        now = time.monotonic()
+        if not self.watch.pending and now >= self._deadline and self._steps_here:
+            raise endings.OutOfTime
+        is_due = self.watch.save_requested or self.saves.is_due(now, self.global_step)
+        if is_due and not self.watch.pending:
+            try:
+                self.save()
+            except Diverged as error:
+                self._diverged(error)
         if self.watch.pending:
             self.watch.stop()
-        if time.monotonic() - self._last_save >= self.settings.save_every:
-            self.save()
 
     def autocast(self) -> AbstractContextManager[object]:
         """Return the context in which the forward pass runs at the session's precision."""
         return device.autocast(self.settings.device, self.settings.precision)
+
+    @contextmanager
+    def attempt(self) -> Iterator[None]:
+        """Run forward pass and `step` at the session's precision; survive running out of memory.
+
+        The state goes back to the last step's end and the batches of the step come again in smaller
+        pieces, in the same order, weighted so that the gradient is that of the whole batch. Layers
+        that look at the whole batch (batch normalisation) see the pieces.
+        """
+        try:
+            with self.autocast():
+                yield
+        except (RuntimeError, MemoryError) as error:
+            # an update that broke off has changed some weights already: there is no way back
+            if self.updating or not memory.is_out_of_memory(error):
+                raise
+            memory.let_go(error.__traceback__)
+            self._recover = endings.out_of_memory(error)
+
+    def averaged(self) -> AbstractContextManager[object]:
+        """Return the context in which the model holds the averaged weights, if there are any."""
+        return self.ema.swapped(self.watch) if self.ema is not None else nullcontext()
 
     def step(self, loss: Tensor, count: int) -> None:
         """Go one batch forward: backward, and at the end of an accumulation group the update.
@@ -157,41 +198,108 @@ class Session:
         Raises:
             Diverged: the loss is not finite; the weights and the last checkpoint stay good.
         """
-        self._watch_loss(loss, count)
+        self._stepped = True
         group_start = self.batch - self.batch % self.settings.accumulate
         group = min(self.settings.accumulate, self._batches_in_epoch - group_start)
-        self._scaler.scale(loss / group if group > 1 else loss).backward()
-        self.batch += 1
-        if self.batch == group_start + group:
-            self._update()
+        with device.without_autocast(self.settings.device, self.settings.precision):
+            if self._takes(loss, count):
+                scale = self._piece.share / group
+                self.scaler.scale(loss * scale if scale != 1 else loss).backward()
+            if self._recover is not None or not self._piece.is_last:
+                return
+            self.batch += 1
+            if self.batch == group_start + group:
+                self._update()
 
-    def _update(self) -> None:
-        if self.settings.clip:
-            self._scaler.unscale_(self.optimizer)
-            nn.utils.clip_grad_norm_(self.model.parameters(), self.settings.clip)
-        self._scaler.step(self.optimizer)
-        self._scaler.update()
-        self.optimizer.zero_grad(set_to_none=True)
-        if self.scheduler is not None:
-            self.scheduler.step()
-        self.global_step += 1
-
-    def _watch_loss(self, loss: Tensor, count: int) -> None:
+    def _takes(self, loss: Tensor, count: int) -> bool:
+        """Count the loss and tell whether it can be learnt from."""
+        if self.nan.kind == "skip":
+            self.nan.group_is_bad |= not math.isfinite(loss.item())
+            if self.nan.group_is_bad:
+                return False
         self.loss.add(loss, count)
         self.samples += count
         on_cpu = self.settings.device.type == "cpu"
         if (on_cpu or self.batch % self.settings.check_every == 0) and not math.isfinite(
             self.loss.total.item()
         ):
-            raise Diverged(
-                "E701",
-                f"the loss became {loss.item()} at step {self.global_step + 1}",
-                cure=f"lower --lr (now {self.optimizer.param_groups[0]['lr']:.2g}) or set --clip 1",
-            )
+            where = f"{loss.item()} at step {self.global_step + 1}"
+            self._diverged(Diverged("E701", f"the loss became {where}", cure=recovery.cure(self)))
+        return self._recover is None
+
+    def _diverged(self, error: Diverged) -> None:
+        if self.nan.kind != "rollback":
+            raise error
+        self._recover = error
+
+    @property
+    def rate(self) -> float:
+        """The learning rate of the next step, of the first parameter group."""
+        return float(self.optimizer.param_groups[0]["lr"]) * self.rate_scale
+
+    def _update(self) -> None:
+        is_good = self._gradients_are_good()
+        if is_good:
+            self.updating = True
+            optim.step_scaled(self.optimizer, self.scaler, self.rate_scale)
+            self.scaler.update()
+            if self.ema is not None:
+                self.ema.update()
+            self.updating = False
+            self.nan.in_row = 0
+        else:
+            recovery.leave_out(self)
+        self.optimizer.zero_grad(set_to_none=True)
+        if self._scheduler_by_step is not None:
+            with nullcontext() if is_good else optim.without_order_warning():
+                self._scheduler_by_step.step()
+        self.global_step += 1
+        self._steps_here += 1
+        self.boundary.close()
+
+    def _gradients_are_good(self) -> bool:
+        if self.nan.group_is_bad:
+            return False
+        looks = self.nan.kind == "skip" and not self.scaler.is_enabled()
+        if not self.settings.clip and not looks:
+            return True
+        self.scaler.unscale_(self.optimizer)
+        limit = self.settings.clip or math.inf
+        norm = nn.utils.clip_grad_norm_(self.model.parameters(), limit)
+        self.nan.group_is_bad = looks and not math.isfinite(norm.item())
+        return not self.nan.group_is_bad
+
+    # ---- going back ------------------------------------------------------------------------
+
+    def rewind(self) -> None:
+        """Go back to the end of the last step, when a step was begun and not finished."""
+        self.optimizer.zero_grad(set_to_none=True)
+        self.nan.group_is_bad = False
+        if self.boundary.is_open:
+            self.batch, self.samples, self.loss.count, self.loss.total = self.boundary.rewind()
+
+    def _recovered(self, error: DltoolError) -> None:
+        self._recover = None
+        self.close()
+        if isinstance(error, Diverged):
+            recovery.roll_back(self, error)
+            return
+        self.rewind()
+        length = memory.batch_length(self._piece.content)
+        self._piece = memory.Piece(None, 1.0, True)
+        recovery.divide(self, length, self._smallest, error)
+
+    def close(self) -> None:
+        """End the source of batches and its workers."""
+        source, self._source = self._source, None
+        if hasattr(source, "close"):
+            source.close()
+
+    # ---- the end of an epoch ---------------------------------------------------------------
 
     def _info(self) -> str:
         now = time.monotonic()
-        if now - self._last_info < 0.5:
+        if now - self._last_info < 0.5 or not self.loss.count:
             return ""
         self._last_info = now
         loss = self.loss.value
@@ -206,38 +314,45 @@ class Session:
 
         Returns:
             Whether this epoch is the best so far.
+
+        Raises:
+            Diverged: the training loss or a weight is not finite.
         """
         with self.watch.hold():
-            train_loss = self.loss.value
-            if not math.isfinite(train_loss):
-                raise Diverged("E701", f"the training loss became {train_loss}", cure="lower --lr")
-            monitored = values[self.settings.monitor]
-            is_best = self.best.offer(monitored, self.epoch + 1, self.model)
-            record = {
-                "epoch": self.epoch + 1,
-                "step": self.global_step,
-                "train_loss": train_loss,
-                **values,
-                "lr": self.optimizer.param_groups[0]["lr"],
-                "seconds": round(self.stopwatch.seconds, 3),
-                "best": is_best,
-            }
-            self.run.log(record)
-            self.console.event("epoch", **record)
-            self.console.note(_epoch_line(record))
+            self._reported, again, self._again = True, self._again, False
+            if again:
+                return False
+            try:
+                recovery.refuse_non_finite(self, values)
+            except Diverged as error:
+                if self.nan.kind != "rollback":
+                    raise
+                recovery.roll_back(self, error)
+                return False
+            is_best = self._log(values)
             self.epoch, self.batch = self.epoch + 1, 0
             self.loss = Mean()
-            self._rng = None
-            if time.monotonic() - self._last_save >= self.settings.save_every:
+            self.streams = None
+            if self.saves.is_due(time.monotonic(), self.global_step):
                 self.save()
+        return is_best
+
+    def _log(self, values: Mapping[str, float]) -> bool:
+        monitored = values[self.settings.monitor]
+        weights = self.model if self.ema is None else self.ema.tensors()
+        is_best = self.best.offer(monitored, self.epoch + 1, weights)
+        self.patience.offer(monitored)
+        endings.log_epoch(self, values, is_best)
+        if isinstance(self._scheduler_by_epoch, ReduceLROnPlateau):
+            self._scheduler_by_epoch.step(monitored)
+        elif self._scheduler_by_epoch is not None:
+            self._scheduler_by_epoch.step()
         return is_best
 
     @property
     def samples_per_second(self) -> float:
         """Trained samples over the time spent training; evaluation and saving do not count."""
         return self.samples / max(self.stopwatch.seconds, 1e-9)
-
-    # ---- saving and resuming ---------------------------------------------------------------
 
     @property
     def folder(self) -> Path:
@@ -246,89 +361,7 @@ class Session:
 
     def save(self) -> None:
         """Write a checkpoint of this moment; a full disk is reported and training goes on."""
-        moment = (self.epoch, self.batch, self.global_step)
-        if moment == self._saved_at:
-            return
-        try:
-            self.best.save()
-            target = self.folder / f"step-{self.global_step:08d}"
-            checkpoint.save(target, self.model, self._parts(), self._state())
-            self._prune(target)
-            self._saved_at, self.run.unsaved = moment, ""
-        except Diverged:
-            raise
-        except DltoolError as error:
-            if not self.run.unsaved:
-                self.console.warn(f"{error.one_line()}; training goes on without a new checkpoint")
-            self.run.unsaved = error.message
-        self._last_save = time.monotonic()
-
-    def _prune(self, newest: Path) -> None:
-        """Verify the new checkpoint, then drop older ones and let `last` point to it."""
-        checkpoint.verify(newest)
-        for old in checkpoint.steps(self.folder)[max(self.settings.keep, 2) :]:
-            shutil.rmtree(old, ignore_errors=True)
-        checkpoint.point_last(self.folder, newest)
-
-    def _parts(self) -> dict[str, Any]:
-        scheduler = self.scheduler.state_dict() if self.scheduler is not None else None
-        return {
-            "optimizer": {
-                "optimizer": self.optimizer.state_dict(),
-                "scheduler": scheduler,
-                "scaler": self._scaler.state_dict(),
-            },
-            "rng": self._rng or rng.capture(self.settings.device),
-        }
-
-    def _state(self) -> dict[str, Any]:
-        return {
-            "epoch": self.epoch,
-            "batch": self.batch,
-            "step": self.global_step,
-            "samples": self.samples,
-            "best_value": self.best.value,
-            "best_epoch": self.best.epoch,
-            "loss": self.loss.state(),
-            "stopwatch": self.stopwatch.state(),
-        }
-
-    def restore(self) -> None:
-        """Go back to the newest checkpoint that verifies, saying which were passed over.
-
-        Raises:
-            CheckpointError: there is none, or it does not fit the model.
-        """
-        found, notes = checkpoint.newest(self.folder)
-        for note in notes:
-            self.console.warn(note)
-        checkpoint.load_weights(self.model, found.model, found.path)
-        saved = found.parts["optimizer"]
-        self.optimizer.load_state_dict(saved["optimizer"])
-        if self.scheduler is not None:
-            self.scheduler.load_state_dict(saved["scheduler"])
-        self._scaler.load_state_dict(saved["scaler"])
-        state = found.state
-        self.epoch, self.batch, self.global_step = state["epoch"], state["batch"], state["step"]
-        self.samples = state["samples"]
-        self.best.restore(state["best_value"], state["best_epoch"])
-        self.loss.restore(state["loss"])
-        self.stopwatch.restore(state["stopwatch"])
-        rng.restore(found.parts["rng"], self.settings.device)
-        self.run.truncate_log(self.global_step)
-        self._saved_at = (self.epoch, self.batch, self.global_step)
-        place = f"epoch {self.epoch + 1}, batch {self.batch}, step {self.global_step}"
-        self.console.note(f"going on from {found.path.name}: {place}")
-
-
-def _epoch_line(record: Mapping[str, Any]) -> str:
-    shown = [
-        f"{name.replace('_', ' ')} {value:.4f}"
-        for name, value in record.items()
-        if isinstance(value, float) and name not in ("lr", "seconds")
-    ]
-    star = " *" if record["best"] else ""
-    return f"epoch {record['epoch']:>3}  {'  '.join(shown)}  {record['seconds']:.1f} s{star}"
+        position.save(self)
 
 
 @contextmanager
@@ -338,7 +371,7 @@ def session(
     optimizer: Optimizer,
     settings: Settings,
     *,
-    scheduler: LambdaLR | None = None,
+    scheduler: LRScheduler | ReduceLROnPlateau | None = None,
     console: Console,
     resume: bool = False,
 ) -> Iterator[Session]:
@@ -346,27 +379,19 @@ def session(
 
     Raises:
         Interrupted: after Ctrl-C or SIGTERM, with the checkpoint written.
+        Stopped: `max_time` has passed; the result that tells so is printed.
         Diverged: the loss or a weight is not finite; the last good checkpoint is kept.
+        OutOfMemory: a single sample does not fit, or something beside the batch.
+        DltoolError: E101, the disk is too full to begin.
     """
     with Watch() as watch:
         active = Session(run, model, optimizer, settings, scheduler, console, watch)
-        if resume:
-            active.restore()
         try:
+            position.begin(active, resume=resume)
             yield active
-        except Interrupted as stop:
-            if not active.finished:  # afterwards the model may hold the best weights
-                active.save()
-            run.update(status="interrupted", step=active.global_step)
-            raise _interrupted(active, stop) from None
-        except Diverged:
-            run.update(status="diverged", step=active.global_step)
-            raise
-
-
-def _interrupted(active: Session, stop: Interrupted) -> Interrupted:
-    if active.run.unsaved:
-        message = f"stopped at step {active.global_step}; saving failed: {active.run.unsaved}"
-    else:
-        message = f"stopped and saved at step {active.global_step} in {active.run.folder}"
-    return Interrupted(stop.exit_code - 128, message, cure=active.run.resume_command)
+        except BaseException as error:
+            active.close()
+            end = endings.explained(active, error)
+            if end is None:
+                raise
+            raise end from None

@@ -36,6 +36,10 @@ COMMANDS = [
     ["runs"],
     ["runs", "list"],
     ["runs", "show"],
+    ["resume"],
+    ["reproduce"],
+    ["verify"],
+    ["verify", "resume"],
 ]
 LIGHT = [
     ["--help"],
@@ -46,6 +50,8 @@ LIGHT = [
     ["gpu", "info", "--json"],
     ["plugin", "list"],
     ["runs", "list"],
+    ["verify", "resume", "--help"],
+    ["reproduce", "--help"],
     ["nonsense"],
     ["cnn", "train", "--nonsense"],
 ]
@@ -129,6 +135,12 @@ def test_version_is_the_packages(dltool):
         (["data", "fetch", "mnist"], 5, "DLTOOL_OFFLINE"),
         (["checkpoint", "verify", "nowhere"], 5, "nowhere"),
         (["runs", "show", "nowhere"], 5, "nowhere"),
+        (["resume", "nowhere"], 5, "nowhere"),
+        (["reproduce", "nowhere"], 5, "nowhere"),
+        (["cnn", "train", "--max-time", "2"], 2, "--max-time 2h"),
+        (["cnn", "train", "--save-every", "500"], 2, "--save-every 10m"),
+        (["cnn", "train", "--on-nan", "ignore"], 2, "stop, skip, rollback"),
+        (["cnn", "train", "--ema", "1"], 2, "--ema"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else None,
 )

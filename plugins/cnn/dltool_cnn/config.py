@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from dltool import durations, nonfinite
 from dltool.errors import ConfigError
 
 MODELS = {
@@ -64,7 +65,12 @@ class TrainConfig:
     seed: int = 0
     deterministic: bool = False
     threads: int = 0
-    save_every: float = 60.0
+    save_every: str = "60s"
+    keep: int = 2
+    max_time: str = ""
+    patience: int = 0
+    ema: float = 0.0
+    on_nan: str = "stop"
     guards: str = "preflight"
 
     def __post_init__(self) -> None:
@@ -85,6 +91,12 @@ class TrainConfig:
         _inside("--val-fraction", self.val_fraction, 0.0, 0.5, open_low=True)
         _inside("--test-fraction", self.test_fraction, 0.0, 0.5, open_low=True)
         _inside("--clip", self.clip, 0.0, 1e6)
+        _inside("--ema", self.ema, 0.0, 0.999999)
+        _at_least("--keep", self.keep, 2)
+        _at_least("--patience", self.patience, 0)
+        _one_of("--on-nan", self.on_nan, nonfinite.KINDS)
+        durations.parse_every("--save-every", self.save_every)
+        durations.parse_duration("--max-time", self.max_time)
         for name in self.augmentations:
             _one_of("--augment", name, AUGMENTATIONS)
         if not all(width > 0 for width in self.hidden_widths):

@@ -20,7 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from dltool import checkpoint, files, metrics, optim, plots, runs, training
+from dltool import checkpoint, files, metrics, optim, plots, resuming, runs, training
 from dltool import device as devices
 from dltool.console import Console
 from dltool.errors import DataError
@@ -56,7 +56,7 @@ def train(
     resume: Path | None = None,
 ) -> None:
     """Run or go on with one training, from the data to the tested model folder."""
-    if resume is not None and _is_finished(resume, console):
+    if resume is not None and not resuming.is_changed(origins) and _is_finished(resume, console):
         return
     device = _prepare(config, console)
     data = image_data.load(config, device, console)
@@ -67,10 +67,13 @@ def train(
         optim.parameter_groups(model, config.weight_decay), lr=config.learning_rate
     )
     findings = _preflight(config, model, optimizer, data, console)
-    run = _open(config, origins, data, device, out, resume)
-    _announce(config, model, data, device, run, console)
-    with runs.locked(run.folder):
-        files.sweep_temporaries(run.folder)
+    grade = devices.guarantee(device, deterministic=config.deterministic)
+    name = f"{_short(config.data)}-{config.model}"
+    with resuming.opened(
+        "cnn", name, config, origins, grade, out=out, resume=resume, console=console
+    ) as run:
+        _check_data(run, data, is_new=resume is None)
+        _announce(config, model, data, device, run, console)
         files.write_json_atomic(
             run.folder / DESCRIPTION,
             describe_model(spec, data.classes, data.form, data.mean, data.std),
@@ -98,6 +101,11 @@ def _loop(
         accumulate=config.accumulate,
         clip=config.clip,
         save_every=config.save_every,
+        keep=config.keep,
+        max_time=config.max_time,
+        patience=config.patience,
+        ema=config.ema,
+        on_nan=config.on_nan,
     )
     num_classes = len(data.classes)
     with training.session(
@@ -106,12 +114,13 @@ def _loop(
         for epoch in session.epochs(config.epochs):
             label = f"epoch {epoch + 1}/{config.epochs}"
             for images, labels in session.batches(data.train, label=label):  # (B, C, H, W), (B,)
-                with session.autocast():
+                with session.attempt():
                     loss = F.cross_entropy(
                         model(images), labels, label_smoothing=config.label_smoothing
                     )
-                session.step(loss, count=len(labels))
-            matrix, val_loss = evaluate(model, data.val, num_classes)
+                    session.step(loss, count=len(labels))
+            with session.averaged():
+                matrix, val_loss = evaluate(model, data.val, num_classes)
             accuracy = metrics.accuracy_score(matrix).value
             session.report({"val_loss": val_loss, "val_accuracy": accuracy})
         session.best.load_into(model)
@@ -174,33 +183,20 @@ def _preflight(
     return findings
 
 
-def _open(
-    config: TrainConfig,
-    origins: Mapping[str, str],
-    data: ImageData,
-    device: torch.device,
-    out: Path | None,
-    resume: Path | None,
-) -> Run:
-    if resume is None:
-        grade = devices.guarantee(device, deterministic=config.deterministic)
-        run = runs.create(
-            "cnn", f"{_short(config.data)}-{config.model}", out, config, origins, grade
-        )
+def _check_data(run: Run, data: ImageData, *, is_new: bool) -> None:
+    """Write down what a new run learns from; refuse to go on with other data."""
+    if is_new:
         files.write_json_atomic(run.folder / "data.json", data.facts)
-        return run
-    run = runs.open_run(resume, "cnn")
-    before = runs.read_json(resume, "data.json")
-    if before.get("fingerprint") != data.facts["fingerprint"]:
+        return
+    before = runs.read_json(run.folder, "data.json")
+    if before.get("fingerprint") != data.facts["fingerprint"] and not run.changed:
         raise DataError(
             "E506",
-            f"the data of {resume} has changed since it began",
+            f"the data of {run.folder} has changed since it began",
             received=data.facts["counts"],
             expected=str(before.get("counts")),
             cure="bring the old data back, or start a new run",
         )
-    run.update(status="running")
-    return run
 
 
 def _short(data: str) -> str:

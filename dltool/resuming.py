@@ -1,0 +1,114 @@
+"""Open run folders: new ones and those that go on, locked before anything in them is written."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import shlex
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar, cast
+
+from dltool import environment, files, runs
+from dltool.console import Console
+from dltool.errors import ConfigError
+from dltool.runs import Run
+
+# options that change no result: they hold for one command and may differ at every resume
+FREE = frozenset({"workers", "save_every", "keep", "max_time", "on_nan", "guards", "data_root"})
+CHANGED = "changed"
+
+Config = TypeVar("Config")
+
+
+def resumed(
+    text: str,
+    topic: str,
+    config_class: type[Config],
+    flags: Mapping[str, Any],
+    *,
+    allow_changed: bool,
+) -> tuple[Path, Config, dict[str, str]]:
+    """Return folder, settings and origins of the run that a user goes on with.
+
+    Args:
+        flags: the options given beside `--resume`. Those of `FREE` hold for this command; others
+            are refused, or with `allow_changed` taken over.
+
+    Raises:
+        CheckpointError: there is no such run.
+        ConfigError: E207, an option differs that would change the result.
+    """
+    folder = runs.locate(text, topic)
+    config, origins = runs.read_config(folder, config_class)
+    changed = {
+        name: value
+        for name, value in flags.items()
+        if getattr(config, name) != value and name not in FREE
+    }
+    if changed and not allow_changed:
+        lines = [
+            f"{name}: {getattr(config, name)} in the run, {value} given"
+            for name, value in changed.items()
+        ]
+        raise ConfigError(
+            "E207",
+            f"a resumed run keeps its settings ({'; '.join(lines)})",
+            cure="leave these options out, start a new run without --resume "
+            f"{shlex.quote(str(folder))}, or give up exactness with --allow-changed",
+        )
+    origins.update(dict.fromkeys(changed, CHANGED))
+    return folder, dataclasses.replace(cast(Any, config), **flags), origins
+
+
+def is_changed(origins: Mapping[str, str]) -> bool:
+    """Tell whether `--allow-changed` let a setting differ."""
+    return CHANGED in origins.values()
+
+
+@contextmanager
+def opened(
+    topic: str,
+    name: str,
+    config: Any,
+    origins: Mapping[str, str],
+    grade: str,
+    *,
+    out: Path | None,
+    resume: Path | None,
+    console: Console,
+) -> Iterator[Run]:
+    """Hold a run folder, new or to go on with; nothing in it is written before it is locked.
+
+    Raises:
+        ConfigError: E208, another process is using it; E204, the new folder is taken.
+        CheckpointError: the folder is no run of this topic.
+        DltoolError: E101, training went on past a full disk and not all was saved.
+    """
+    if resume is not None:
+        run = runs.open_run(resume, topic)
+        with runs.locked(resume):
+            _take_over(run, config, origins, console)
+            yield run
+        run.refuse_unsaved()
+        return
+    folder = runs.claim(topic, name, out)
+    with runs.locked(folder):
+        run = runs.create(topic, name, folder, config, origins, grade)
+        yield run
+    run.refuse_unsaved()
+
+
+def _take_over(run: Run, config: Any, origins: Mapping[str, str], console: Console) -> None:
+    for folder in (run.folder, run.folder / "checkpoints"):
+        for path in files.sweep_temporaries(folder):
+            console.note(f"removed {path.name}, which a killed process left half-written")
+    run.changed = {name: getattr(config, name) for name in origins if origins[name] == CHANGED}
+    before = runs.read_json(run.folder, "environment.json")
+    different = environment.differences(before, environment.environment())
+    if different:
+        names = ", ".join(f"{each['name']} {each['before']} -> {each['now']}" for each in different)
+        console.warn(f"the environment has changed since the run began ({names})")
+    history = [*run.facts().get("resumed", []), {"time": runs.now(), "environment": different}]
+    run.update(status="running", process=os.getpid(), resumed=history)
