@@ -227,7 +227,8 @@ def new(
     written = template.write(name, folder)
     data = {"folder": str(folder), "topic": name, "files": [str(path) for path in written]}
     console.result(data, f"{folder}: {len(written)} files")
-    console.hint(f"dltool plugin install --editable ./{folder}")
+    place = folder if folder.is_absolute() else f"./{folder}"
+    console.hint(f"dltool plugin install --editable {place}")
 
 
 app.command("install")(packages.install)
