@@ -117,9 +117,12 @@ def _nearest(name: str, known: list[str]) -> str:
 
 
 def _stand_in(name: str, text: str, action: Callable[[], None] | None = None) -> TyperCommand:
-    return TyperCommand(
-        name, help=text, callback=action or (lambda: None), context_settings=dict(BROKEN)
-    )
+    # a cause is shown whole in lists, a summary is cut to a line
+    whole = text if text.lstrip("\\").startswith("[broken]") else None
+    settings = dict(BROKEN)
+    command = TyperCommand(name, help=text, short_help=whole, context_settings=settings)
+    command.callback = action or (lambda: None)
+    return command
 
 
 def _built(app: typer.Typer, name: str) -> Any:

@@ -293,12 +293,17 @@ def _normal(distribution: str) -> str:
 
 
 def _unique(found: Iterable[Plugin]) -> list[Plugin]:
-    """Keep one of each distribution and name: our own, else the first on the path, as Python."""
+    """Keep one of each distribution and name: the first on the path, as Python does.
+
+    What only claims to be of dltool's own distribution is kept under a name of its own.
+    """
     kept: dict[tuple[str, str], Plugin] = {}
     for plugin in found:
-        key = (_normal(plugin.distribution), plugin.entry)
-        if key not in kept or (plugin.is_own and not kept[key].is_own):
-            kept[key] = plugin
+        name = _normal(plugin.distribution)
+        if name == HOST and not plugin.is_own:
+            plugin = replace(plugin, distribution=f"{plugin.distribution}~2")
+            name = plugin.distribution
+        kept.setdefault((name, plugin.entry), plugin)
     return list(kept.values())
 
 

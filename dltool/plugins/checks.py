@@ -65,8 +65,14 @@ def _verbs(checked: Checked) -> list[str]:
     return [f"its manifest declares the verbs {sorted(declared)}, its app has {sorted(real)}"]
 
 
-def check(found: Iterable[Plugin], timeout: float = TIMEOUT_SECONDS) -> list[Checked]:
-    """Import each plugin in a process of its own; keep what is found for help and lists."""
+def check(
+    found: Iterable[Plugin], timeout: float = TIMEOUT_SECONDS, *, remember: bool = True
+) -> list[Checked]:
+    """Import each plugin in a process of its own.
+
+    Args:
+        remember: keep what is found, so that help and lists can tell it without an import.
+    """
 
     def one(plugin: Plugin) -> Checked:
         return Checked(plugin, Report() if plugin.problem else probe(plugin, timeout))
@@ -74,7 +80,7 @@ def check(found: Iterable[Plugin], timeout: float = TIMEOUT_SECONDS) -> list[Che
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
         results = list(pool.map(one, found))
     for result in results:
-        if not result.plugin.problem:
+        if remember and not result.plugin.problem:
             plugins.remember(result.plugin, result.report.problem, result.report.missing)
     return results
 
@@ -105,10 +111,12 @@ def finding(checked: Checked) -> Finding:
     return Finding("plugin", "ok", title, fact)
 
 
-def examine(found: Sequence[Plugin], timeout: float = TIMEOUT_SECONDS) -> list[Finding]:
+def examine(
+    found: Sequence[Plugin], timeout: float = TIMEOUT_SECONDS, *, remember: bool = True
+) -> list[Finding]:
     """Check every plugin and what they are to one another and to the user's choices."""
     enabled = [plugin for plugin in found if not plugin.is_disabled]
-    findings = [finding(result) for result in check(enabled, timeout)]
+    findings = [finding(result) for result in check(enabled, timeout, remember=remember)]
     for plugin in found:
         findings += _names(plugin)
         findings += _shadow(plugin)
