@@ -208,9 +208,12 @@ def run(arguments: list[str]) -> int:
             raise Interrupted(2, "interrupted; there was nothing to save")
         return result if isinstance(result, int) else 0
     except BrokenPipeError:
-        # the reader (head, less) has gone: nothing is wrong and nobody listens
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+        return _reader_gone()
+    except SystemExit:
+        # Typer wraps the streams and leaves in silence when it meets a closed pipe itself
+        if type(sys.stdout).__name__ == "PacifyFlushWrapper":
+            return _reader_gone()
+        raise
     except Exception as error:
         if os.environ.get("DLTOOL_DEBUG"):
             import traceback
@@ -222,6 +225,12 @@ def run(arguments: list[str]) -> int:
         known = explain(error, name)
         console.print_error(known, command=name, as_json=as_json)
         return known.exit_code
+
+
+def _reader_gone() -> int:
+    """End well: the reader (head, less) has seen enough, and nobody listens any more."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    return 0
 
 
 def _terminate(number: int, frame: FrameType | None) -> None:
