@@ -1,5 +1,6 @@
 """Start the command line; `python -m dltool` and the console script are the same door."""
 
+import os
 import sys
 
 
@@ -9,6 +10,11 @@ def main() -> None:
         from dltool import __version__
 
         print(f"dltool {__version__}")
+        return
+    if "_DLTOOL_COMPLETE" in os.environ:
+        from dltool.completion import main as complete
+
+        complete()
         return
     from dltool.cli import run
 

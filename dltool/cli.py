@@ -18,6 +18,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from dltool import __version__, console, plugins
+from dltool.commands import CORE_COMMANDS
 from dltool.errors import (
     CAUSES,
     ConfigError,
@@ -28,25 +29,6 @@ from dltool.errors import (
     Stopped,
 )
 
-CORE_COMMANDS = {
-    "checkpoint": (
-        "dltool.commands.checkpoint:app",
-        "Look into checkpoints, verify, compare, convert and prune them.",
-    ),
-    "data": ("dltool.commands.data:app", "List, fetch and locate the named data sets."),
-    "doctor": (
-        "dltool.commands.doctor:app",
-        "Check this installation; each finding with its cure.",
-    ),
-    "plugin": ("dltool.commands.plugin:app", "List the topics that are installed."),
-    "reproduce": (
-        "dltool.commands.reproduce:app",
-        "Run a run again and name the first value that differs.",
-    ),
-    "resume": ("dltool.commands.resume:app", "Go on with a stopped run of any topic."),
-    "runs": ("dltool.commands.runs:app", "List and show finished and running runs."),
-    "verify": ("dltool.commands.verify:app", "Prove what is promised: that resume is exact."),
-}
 BROKEN = {"allow_extra_args": True, "ignore_unknown_options": True}
 
 
@@ -56,21 +38,29 @@ class LazyGroup(TyperGroup):
     def __init__(self, **attributes: Any) -> None:
         super().__init__(**attributes)
         self.topics: dict[str, plugins.Plugin] | None = None
+        self.problems: dict[str, str] | None = None
 
     def installed(self) -> dict[str, plugins.Plugin]:
         """Return the topics by name; a core command can never be replaced by one."""
         if self.topics is None:
             self.topics = {
-                f"{topic.distribution}:{topic.name}"
-                if topic.name in CORE_COMMANDS
-                else topic.name: topic
+                topic.qualified if topic.name in CORE_COMMANDS else topic.name: topic
                 for topic in plugins.discover()
             }
         return self.topics
 
+    def problem(self, name: str) -> str:
+        """Return what is known against a topic without importing it; empty when nothing is."""
+        if self.problems is None:
+            examined = plugins.examined(self.installed().values())
+            names = zip(self.installed(), examined, strict=True)
+            self.problems = {name: topic.problem for name, topic in names}
+        return self.problems[name]
+
     def list_commands(self, ctx: Any) -> list[str]:
-        """Return the topics, then the core commands."""
-        return [*self.installed(), *CORE_COMMANDS]
+        """Return the topics that are not disabled, then the core commands."""
+        topics = [name for name, topic in self.installed().items() if not topic.is_disabled]
+        return [*topics, *CORE_COMMANDS]
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
         """Return a stand-in with the summary, for help and completion: nothing is imported."""
@@ -79,8 +69,9 @@ class LazyGroup(TyperGroup):
         topic = self.installed().get(cmd_name)
         if topic is None:
             return None
-        summary = f"[broken] {topic.problem}" if topic.problem else topic.summary
-        return _stand_in(cmd_name, summary or f"(no summary; from {topic.distribution})")
+        problem = self.problem(cmd_name)
+        text = f"[broken] {problem}" if problem else topic.summary
+        return _stand_in(cmd_name, _plain(text or f"(no summary; from {topic.distribution})"))
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         """Import and return the one command that is called."""
@@ -88,8 +79,14 @@ class LazyGroup(TyperGroup):
         if name in CORE_COMMANDS:
             module, _, attribute = CORE_COMMANDS[name][0].partition(":")
             return name, _built(getattr(importlib.import_module(module), attribute), name), args[1:]
-        if name in self.installed():
-            return name, _topic(self.installed()[name], name), args[1:]
+        topic = self._called(name)
+        if topic is not None:
+            if ctx.resilient_parsing and topic.verbs and not args[1:]:
+                verbs: list[Any] = [_stand_in(verb, "") for verb in topic.verbs]
+                return name, TyperGroup(name=name, commands=verbs), []
+            if not ctx.resilient_parsing:
+                _tell_rivals(topic)
+            return name, _topic(topic, name, remember=_is_work(ctx, args)), args[1:]
         if name.startswith("-") or ctx.resilient_parsing:
             return super().resolve_command(ctx, args)
         known = self.list_commands(ctx)
@@ -98,6 +95,26 @@ class LazyGroup(TyperGroup):
             f"there is no command {name!r}{_nearest(name, known)}",
             expected=f"one of {', '.join(known)}",
             cure="dltool --help",
+        )
+
+    def _called(self, name: str) -> plugins.Plugin | None:
+        topics = self.installed()
+        qualified = {topic.qualified: topic for topic in topics.values()}
+        return topics.get(name) or qualified.get(name)
+
+
+def _plain(text: str) -> str:
+    """Keep a stranger's brackets from being read as markup where help is drawn in frames."""
+    framed = os.environ.get("TYPER_USE_RICH", "1").lower() not in ("0", "false", "no", "off")
+    return text.replace("[", "\\[") if framed else text
+
+
+def _tell_rivals(topic: plugins.Plugin) -> None:
+    """Say in passing which of several plugins of one name runs, unless the user chose it."""
+    if topic.rivals and topic.name == topic.entry and "your choice" not in topic.why:
+        console.Console("").note(
+            f"note: {topic.name!r} is of {topic.distribution} ({topic.why}); also installed: "
+            f"{', '.join(topic.rivals)}; choose with dltool plugin prefer"
         )
 
 
@@ -109,9 +126,12 @@ def _nearest(name: str, known: list[str]) -> str:
 
 
 def _stand_in(name: str, text: str, action: Callable[[], None] | None = None) -> TyperCommand:
-    return TyperCommand(
-        name, help=text, callback=action or (lambda: None), context_settings=dict(BROKEN)
-    )
+    # a cause is shown whole in lists, a summary is cut to a line
+    whole = text if text.lstrip("\\").startswith("[broken]") else None
+    settings = dict(BROKEN)
+    command = TyperCommand(name, help=text, short_help=whole, context_settings=settings)
+    command.callback = action or (lambda: None)
+    return command
 
 
 def _built(app: typer.Typer, name: str) -> Any:
@@ -120,17 +140,35 @@ def _built(app: typer.Typer, name: str) -> Any:
     return command
 
 
-def _topic(topic: plugins.Plugin, name: str) -> Any:
+def _is_work(ctx: Any, arguments: list[str]) -> bool:
+    """Tell whether a call may write: help, information and completion may not."""
+    return not ctx.resilient_parsing and not {"--help", "-h", "info"} & set(arguments)
+
+
+def _topic(topic: plugins.Plugin, name: str, *, remember: bool) -> Any:
+    cause = None
     try:
-        return _built(plugins.load(topic), name)
+        if topic.is_disabled:
+            raise PluginError(
+                "E407", f"plugin {name!r} is disabled", cure=f"dltool plugin enable {name}"
+            )
+        command = _built(plugins.load(topic), name)
     except PluginError as error:
         cause = error
+    except Exception as error:  # the app itself is malformed: Typer cannot build its commands
+        text = f"plugin {name!r} cannot be built: {type(error).__name__}: {error}"
+        cause = PluginError("E403", text, cure=f"dltool plugin check {name}")
+    if cause is None:
+        return command
+    refused = cause
+    if remember and cause.code in ("E401", "E403"):
+        plugins.remember_failure(topic, cause)
 
-        def tell_cause() -> None:
-            raise cause
+    def tell_cause() -> None:
+        raise refused
 
-        # the stand-in takes any arguments, so that the user sees the cause and not a usage error
-        return _stand_in(name, f"[broken] {cause.message}", tell_cause)
+    # the stand-in takes any arguments, so that the user sees the cause and not a usage error
+    return _stand_in(name, f"[broken] {refused.message}", tell_cause)
 
 
 def _show_version(value: bool) -> None:
@@ -184,9 +222,12 @@ def run(arguments: list[str]) -> int:
     except Stopped:
         return 0
     except BrokenPipeError:
-        # the reader (head, less) has gone: nothing is wrong and nobody listens
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+        return _reader_gone()
+    except SystemExit:
+        # Typer wraps the streams and leaves in silence when it meets a closed pipe itself
+        if type(sys.stdout).__name__ == "PacifyFlushWrapper":
+            return _reader_gone()
+        raise
     except Exception as error:
         if os.environ.get("DLTOOL_DEBUG"):
             import traceback
@@ -198,6 +239,12 @@ def run(arguments: list[str]) -> int:
         known = explain(error, name)
         console.print_error(known, command=name, as_json=as_json)
         return known.exit_code
+
+
+def _reader_gone() -> int:
+    """End well: the reader (head, less) has seen enough, and nobody listens any more."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    return 0
 
 
 def _terminate(number: int, frame: FrameType | None) -> None:

@@ -183,6 +183,16 @@ def test_a_closed_pipe_is_no_error(environment, work):
     assert not done.stderr
 
 
+def test_a_pipe_that_closes_between_two_writes_is_no_error_either(environment, work):
+    command = f"{sys.executable} -m dltool gpu info | true; exit ${{PIPESTATUS[0]}}"
+    unbuffered = {**environment, "PYTHONUNBUFFERED": "1"}
+    done = subprocess.run(
+        ["bash", "-c", command], capture_output=True, text=True, cwd=work, env=unbuffered
+    )
+    assert done.returncode == 0
+    assert not done.stderr
+
+
 def test_topics_can_be_left_out(dltool):
     assert "  cnn " not in dltool("--no-plugins", "--help").out.split("Commands:")[1]
     assert dltool("plugin", "list", "--json", DLTOOL_NO_PLUGINS="1").json()["data"]["plugins"] == []

@@ -1,1 +1,21 @@
-"""The commands of the core itself."""
+"""The core commands; a topic can never take the name of one."""
+
+CORE_COMMANDS = {
+    "checkpoint": (
+        "dltool.commands.checkpoint:app",
+        "Look into checkpoints, verify, compare, convert and prune them.",
+    ),
+    "data": ("dltool.commands.data:app", "List, fetch and locate the named data sets."),
+    "doctor": (
+        "dltool.commands.doctor:app",
+        "Check this installation; each finding with its cure.",
+    ),
+    "plugin": ("dltool.commands.plugin:app", "Look after topics: list, check, install, new."),
+    "reproduce": (
+        "dltool.commands.reproduce:app",
+        "Run a run again and name the first value that differs.",
+    ),
+    "resume": ("dltool.commands.resume:app", "Go on with a stopped run of any topic."),
+    "runs": ("dltool.commands.runs:app", "List and show finished and running runs."),
+    "verify": ("dltool.commands.verify:app", "Prove what is promised: that resume is exact."),
+}

@@ -273,16 +273,18 @@ def test_more_threads_than_cores_are_told(
 
 def test_a_broken_plugin_is_a_failure_beside_a_good_one(monkeypatch: pytest.MonkeyPatch) -> None:
     from dltool.plugins import Plugin
+    from dltool.plugins.probe import Report
 
     installed = [
         Plugin("good", "good:app", "dltool-good", "1.0"),
         Plugin("bad", "bad:app", "dltool-bad", "2.0", problem="its package 'bad' is not there"),
     ]
     monkeypatch.setattr("dltool.plugins.discover", lambda: installed)
+    monkeypatch.setattr("dltool.plugins.checks.probe", lambda plugin, timeout: Report())
     good, bad = doctor.check_plugins()
     assert (good.severity, bad.severity) == ("ok", "fail")
     assert bad.fact == "dltool-bad 2.0: its package 'bad' is not there"
-    assert "pip uninstall dltool-bad" in bad.cure
+    assert "plugin uninstall dltool-bad" in bad.cure
 
 
 # The command

@@ -1,0 +1,1 @@
+"""The `anomaly` topic: odd rows of a table."""

@@ -1,0 +1,135 @@
+"""Options and help of the `anomaly` topic, and what a run can be told."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated
+
+import typer
+
+from dltool import options, runs
+from dltool.console import Console
+from dltool.errors import ConfigError
+from dltool.options import data_option, training_option
+
+TOPIC = "anomaly"
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """Everything that shapes a training run."""
+
+    data: str = "digits"
+    odd_class: int = 4
+    false_alarms: float = 0.05
+    hidden: int = 64
+    code: int = 12
+    epochs: int = 30
+    batch_size: int = 64
+    learning_rate: float = 0.005
+    device: str = "auto"
+    seed: int = 0
+    save_every: float = 60.0
+
+    def __post_init__(self) -> None:
+        if not 0 < self.learning_rate <= 10:
+            raise ConfigError(
+                "E202", "--lr is out of range", received=self.learning_rate, expected="(0, 10]"
+            )
+        if not 0 < self.false_alarms < 0.5:
+            raise ConfigError(
+                "E202",
+                "--false-alarms is out of range",
+                received=self.false_alarms,
+                expected="(0, 0.5)",
+            )
+
+
+app = typer.Typer(
+    help="Find the odd rows of a table with an autoencoder.",
+    no_args_is_help=True,
+    add_completion=False,
+    context_settings=options.HELP,
+    epilog="Try: dltool anomaly train     then: dltool anomaly predict latest TABLE.csv",
+)
+
+
+@app.callback()
+def root() -> None:
+    """Find the odd rows of a table with an autoencoder."""
+
+
+@app.command()
+def train(
+    ctx: typer.Context,
+    data: Annotated[
+        str, data_option("digits, or a CSV file: names, then rows of numbers.")
+    ] = TrainConfig.data,
+    odd_class: Annotated[
+        int, data_option("The digit that counts as odd (with digits).", min=0, max=9)
+    ] = TrainConfig.odd_class,
+    false_alarms: Annotated[
+        float, data_option("Share of usual rows that may be called odd.")
+    ] = TrainConfig.false_alarms,
+    hidden: Annotated[
+        int, training_option("Width of the hidden layers.", min=1)
+    ] = TrainConfig.hidden,
+    code: Annotated[
+        int, training_option("Numbers that a row is squeezed into.", min=1)
+    ] = TrainConfig.code,
+    epochs: options.EpochsOption = TrainConfig.epochs,
+    batch_size: options.BatchSizeOption = TrainConfig.batch_size,
+    learning_rate: options.LrOption = TrainConfig.learning_rate,
+    device: options.DeviceOption = TrainConfig.device,
+    seed: options.SeedOption = TrainConfig.seed,
+    save_every: options.SaveEveryOption = TrainConfig.save_every,
+    out: options.OutOption = None,
+    resume: options.ResumeOption = None,
+    config: options.ConfigOption = None,
+    json: options.JsonOption = False,
+    events: options.EventsOption = False,
+) -> None:
+    """Learn what is usual, set the threshold, test it where odd rows are known."""
+    console = Console("anomaly train", json=json, events=events)
+    flags = options.given(ctx, TrainConfig)
+    folder = None
+    if resume is not None:
+        options.refuse_beside_resume(out=out, config=config)
+        folder = runs.locate(resume, TOPIC)
+        settings, origins = runs.read_config(folder, TrainConfig)
+        runs.refuse_changes(settings, flags, folder)
+    else:
+        file = runs.read_config_file(config, TrainConfig) if config else {}
+        settings, origins = runs.settle(
+            TrainConfig, flags=flags, file=file, file_name=str(config or "")
+        )
+    console.loading()
+    from dltool_anomaly.detect import train as run_training
+
+    run_training(settings, origins, console=console, out=out, resume=folder)
+
+
+@app.command()
+def predict(
+    run: options.RunArgument,
+    table: Annotated[str, typer.Argument(metavar="FILE", help="A CSV file like the data's.")],
+    device: options.DeviceOption = "auto",
+    json: options.JsonOption = False,
+) -> None:
+    """Score each row of a table and name the odd ones."""
+    console = Console("anomaly predict", json=json)
+    folder = runs.locate(run, TOPIC)
+    console.loading()
+    from dltool_anomaly.detect import score_table
+
+    score_table(folder, table, device=device, console=console)
+
+
+@app.command()
+def info(run: options.RunArgument, json: options.JsonOption = False) -> None:
+    """Show what a model was trained on, its threshold and its test."""
+    console = Console("anomaly info", json=json)
+    folder = runs.locate(run, TOPIC)
+    from dltool_anomaly.detect import describe
+
+    describe(folder, console)
