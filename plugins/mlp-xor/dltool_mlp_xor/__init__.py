@@ -1,0 +1,1 @@
+"""The `mlp-xor` topic: small networks on points in the plane."""
