@@ -1,0 +1,1 @@
+"""The `tensor-ops` topic: short demos of tensors, gradients, masks, formats and memory."""
