@@ -1,0 +1,1 @@
+"""The `linreg` topic: linear models on tables, and how optimisation works."""

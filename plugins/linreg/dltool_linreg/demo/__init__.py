@@ -1,0 +1,1 @@
+"""Small experiments on learning itself, each with a picture."""
