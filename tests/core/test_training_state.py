@@ -72,7 +72,17 @@ class Matrices(nn.Module):
         return self.into[x].mean(1) @ self.out
 
 
-def go(folder, *, model=Tied, optimizer=None, scheduler=None, stop_at=None, wrap=None, **settings):
+def go(
+    folder,
+    *,
+    model=Tied,
+    optimizer=None,
+    scheduler=None,
+    stop_at=None,
+    wrap=None,
+    epochs=EPOCHS,
+    **settings,
+):
     """Train, or go on when the folder exists; return what the run ends with."""
     resume = folder.exists()
     if not resume:
@@ -89,7 +99,7 @@ def go(folder, *, model=Tied, optimizer=None, scheduler=None, stop_at=None, wrap
     with training.session(
         run, wrapped, opt, options, scheduler=plan, console=console, resume=resume
     ) as session:
-        for epoch in session.epochs(EPOCHS):
+        for epoch in session.epochs(epochs):
             for x, y in session.batches(Words()):
                 with session.attempt():
                     loss = nn.functional.cross_entropy(wrapped(x), y)
@@ -120,10 +130,10 @@ def assert_same(one, two):
             assert torch.equal(tensor, two[part][name]), (part, name)
 
 
-def assert_resumes_exactly(tmp_path, **how):
+def assert_resumes_exactly(tmp_path, stop_at=(1, 2), **how):
     straight = go(tmp_path / "straight", **how)
     with pytest.raises(Interrupted):
-        go(tmp_path / "stopped", stop_at=(1, 2), **how)
+        go(tmp_path / "stopped", stop_at=stop_at, **how)
     assert_same(straight, go(tmp_path / "stopped", **how))
     return straight
 
@@ -243,6 +253,8 @@ def test_average_follows_its_formula_and_leaves_the_weights_alone():
         with torch.no_grad():
             module.weight.add_(0.1)
         average.update()
+        if step == 3:
+            assert torch.all(average.tensors()["weight"] > 1.15)  # 1 - 0.9**3 of 0.2 is far less
         decay = min(0.9, (1 + step) / (10 + step))
         expected = decay * expected + (1 - decay) * module.weight.detach()
     torch.testing.assert_close(average.tensors()["weight"], expected)
@@ -280,10 +292,12 @@ def test_patience_counts_epochs_without_a_strictly_better_value():
     assert not lower.is_over
 
 
-def test_patience_ends_the_run(tmp_path):
-    end = go(
-        tmp_path / "run",
-        patience=1,
-        optimizer=lambda module: torch.optim.SGD(module.parameters(), lr=30.0),
+def test_patience_ends_the_run_also_a_resumed_one(tmp_path):
+    end = assert_resumes_exactly(
+        tmp_path,
+        stop_at=(2, 2),  # after one epoch without a better one
+        epochs=8,
+        patience=2,
+        optimizer=lambda module: torch.optim.SGD(module.parameters(), lr=0.1, maximize=True),
     )
-    assert len(end["records"]) < EPOCHS
+    assert [record["best"] for record in end["records"]] == [True, False, False]

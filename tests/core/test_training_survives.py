@@ -241,6 +241,7 @@ def test_weights_broken_at_the_end_of_an_epoch_never_become_the_best(tmp_path, p
     with pytest.raises(Diverged):
         go(tmp_path / "run", evaluating=spoil, on_nan=policy, save_every=0.0)
     assert not (tmp_path / "run" / "checkpoints" / "best").exists()
+    assert not runs.read_records(tmp_path / "run")
     assert all_finite(tmp_path / "run")
 
 
@@ -614,14 +615,21 @@ def test_save_every_steps(tmp_path):
     assert seen[17] == [15]
 
 
-def test_source_of_batches_is_closed_however_the_loop_ends(tmp_path):
-    points = Points()
+def test_source_of_batches_is_closed_even_when_the_loop_keeps_it(tmp_path):
+    points, held = Points(), []
+    (tmp_path / "run.json").write_text('{"format": 1, "topic": "t"}')
+    module, settings = plain(), training.Settings(device=CPU)
+    optimizer = torch.optim.SGD(module.parameters(), lr=0.1)
 
-    def hook(session, epoch, x):
-        raise ValueError
+    def loop():
+        run = runs.Run(tmp_path, "t")
+        with training.session(run, module, optimizer, settings, console=Console("t")) as session:
+            held.append(session.batches(points))
+            next(held[0])
+            raise ValueError("stop")
 
-    with pytest.raises(ValueError):  # noqa: PT011
-        go(tmp_path / "run", points=points, hook=hook)
+    with pytest.raises(ValueError, match="stop"):
+        loop()
     assert points.closed == 1
 
 
