@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import torch
 
+from dltool.console import Console
 from dltool.errors import ConfigError, DeviceError
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -149,6 +150,32 @@ def seed_everything(seed: int) -> None:
     random.seed(seed)
     np.random.seed(seed % 2**32)
     torch.manual_seed(seed)
+
+
+def prepare(
+    name: str,
+    console: Console,
+    *,
+    precision: str = "fp32",
+    seed: int = 0,
+    threads: int = 0,
+    deterministic: bool = False,
+) -> torch.device:
+    """Choose the device for a run, say which and why, and set seeds, threads and kernels.
+
+    Raises:
+        DeviceError: the device or the precision on it is not there.
+        ConfigError: a name is not understood.
+    """
+    choice = choose(name)
+    check_precision(choice.device, precision)
+    console.note(f"device {choice.device} ({choice.reason}), precision {precision}")
+    if threads:
+        torch.set_num_threads(threads)
+    if deterministic:
+        make_deterministic(choice.device)
+    seed_everything(seed)
+    return choice.device
 
 
 def make_deterministic(device: torch.device) -> None:

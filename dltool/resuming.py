@@ -12,7 +12,7 @@ from typing import Any, TypeVar, cast
 
 from dltool import environment, files, runs
 from dltool.console import Console
-from dltool.errors import ConfigError
+from dltool.errors import ConfigError, DataError
 from dltool.runs import Run
 
 # options that change no result: they hold for one command and may differ at every resume
@@ -60,6 +60,42 @@ def resumed(
         )
     origins.update(dict.fromkeys(changed, CHANGED))
     return folder, dataclasses.replace(cast(Any, config), **flags), origins
+
+
+def finished(folder: Path, topic: str, console: Console) -> dict[str, Any] | None:
+    """Return the result of a run that is finished already, saying so; None where there is work.
+
+    Raises:
+        CheckpointError: the folder is no run of this topic.
+    """
+    facts = runs.open_run(folder, topic).facts()
+    if facts.get("status") != "finished":
+        return None
+    console.note(f"{folder} is finished already; nothing was trained")
+    return dict(facts["result"])
+
+
+def check_data(run: Run, facts: Mapping[str, Any], *, is_new: bool) -> None:
+    """Write down what a new run learns from; refuse to go on with other data.
+
+    Args:
+        facts: plain values for `data.json`, among them `fingerprint` and `counts`.
+
+    Raises:
+        DataError: E506, the data has changed and `--allow-changed` was not given.
+    """
+    if is_new:
+        files.write_json_atomic(run.folder / "data.json", dict(facts))
+        return
+    before = runs.read_json(run.folder, "data.json")
+    if before.get("fingerprint") != facts["fingerprint"] and not run.changed:
+        raise DataError(
+            "E506",
+            f"the data of {run.folder} has changed since it began",
+            received=facts["counts"],
+            expected=str(before.get("counts")),
+            cure="bring the old data back, or start a new run",
+        )
 
 
 def is_changed(origins: Mapping[str, str]) -> bool:

@@ -270,6 +270,12 @@ def create(
     return Run(folder, topic)
 
 
+def short_name(data: str) -> str:
+    """Return what a run folder's name says of its data: the file's name, in plain letters."""
+    name = Path(data).name.split(".")[0] or "data"
+    return "".join(letter if letter.isalnum() or letter in "-_" else "-" for letter in name)[:40]
+
+
 def point_latest(folder: Path) -> None:
     """Let `runs/<topic>/latest` point to the run: a link, or a text file where none can be."""
     pointer = folder.parent / "latest"

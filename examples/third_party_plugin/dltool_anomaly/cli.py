@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from dltool import options, runs
+from dltool import options, resuming, runs
 from dltool.console import Console
 from dltool.errors import ConfigError
 from dltool.options import data_option, training_option
@@ -29,7 +29,7 @@ class TrainConfig:
     learning_rate: float = 0.005
     device: str = "auto"
     seed: int = 0
-    save_every: float = 60.0
+    save_every: str = "60s"
 
     def __post_init__(self) -> None:
         if not 0 < self.learning_rate <= 10:
@@ -85,6 +85,7 @@ def train(
     save_every: options.SaveEveryOption = TrainConfig.save_every,
     out: options.OutOption = None,
     resume: options.ResumeOption = None,
+    allow_changed: options.AllowChangedOption = False,
     config: options.ConfigOption = None,
     json: options.JsonOption = False,
     events: options.EventsOption = False,
@@ -95,9 +96,9 @@ def train(
     folder = None
     if resume is not None:
         options.refuse_beside_resume(out=out, config=config)
-        folder = runs.locate(resume, TOPIC)
-        settings, origins = runs.read_config(folder, TrainConfig)
-        runs.refuse_changes(settings, flags, folder)
+        folder, settings, origins = resuming.resumed(
+            resume, TOPIC, TrainConfig, flags, allow_changed=allow_changed
+        )
     else:
         file = runs.read_config_file(config, TrainConfig) if config else {}
         settings, origins = runs.settle(

@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dltool import checkpoint, files, metrics, optim, plots, runs, training
+from dltool import checkpoint, metrics, optim, plots, runs, training
 from dltool import device as devices
 from dltool.console import Console
 from dltool.data import splits
@@ -124,32 +124,26 @@ def train(
     resume: Path | None = None,
 ) -> None:
     """Run or go on with one training, from the data to the tested model folder."""
-    if resume is not None and runs.read_json(resume).get("status") == "finished":
-        console.note(f"{resume} is finished already; nothing was trained")
-        runs.open_run(resume, TOPIC)  # refuses the run of another topic
-        result = runs.read_json(resume)["result"]
-        console.result(result, _summary(result))
-        return
-    choice = devices.choose(config.device)
-    console.note(f"device {choice.device} ({choice.reason})")
-    devices.seed_everything(config.seed)
+    if resume is not None and not resuming.is_changed(origins):
+        result = resuming.finished(resume, TOPIC, console)
+        if result is not None:
+            console.result(result, _summary(result))
+            return
+    device = devices.prepare(config.device, console, seed=config.seed)
     rows = load(config)
     torch.manual_seed(devices.derive_seed(config.seed, "weights"))
     model = Autoencoder(len(rows.columns), config.hidden, config.code)
     model.mean.copy_(rows.train.mean(0))
     # a column that hardly varies must not drown the others by its rare values
     model.std.copy_(rows.train.std(0).clamp_min(0.1 * float(rows.train.std()) + 1e-9))
-    model.to(choice.device)
-    if resume is None:
-        grade = devices.guarantee(choice.device, deterministic=False)
-        run = runs.create(TOPIC, Path(config.data).stem, out, config, origins, grade)
-    else:
-        run = runs.open_run(resume, TOPIC)
-        run.update(status="running")
-    console.note(f"{len(rows.train)} usual rows, {len(rows.columns)} columns")
-    console.note(f"run folder {run.folder}")
-    with runs.locked(run.folder):
-        files.sweep_temporaries(run.folder)
+    model.to(device)
+    grade = devices.guarantee(device, deterministic=False)
+    name = runs.short_name(config.data)
+    with resuming.opened(
+        TOPIC, name, config, origins, grade, out=out, resume=resume, console=console
+    ) as run:
+        console.note(f"{len(rows.train)} usual rows, {len(rows.columns)} columns")
+        console.note(f"run folder {run.folder}")
         _loop(config, model, rows, run, console, resume=resume is not None)
         _finish(config, model, rows, run, console)
 
@@ -173,7 +167,8 @@ def _loop(
     ) as session:
         for epoch in session.epochs(config.epochs):
             for batch in session.batches(batches, label=f"epoch {epoch + 1}"):
-                session.step(model(batch).mean(), count=len(batch))
+                with session.attempt():
+                    session.step(model(batch).mean(), count=len(batch))
             session.report({"val_loss": float(_scores(model, rows.val).mean())})
         session.best.load_into(model)
 
@@ -209,7 +204,7 @@ def _finish(
     }
     checkpoint.save_model(run.folder / "model", model, description)
     plots.curves(run.records(), run.folder / "curves.png", f"anomaly: {run.folder.name}")
-    run.update(status="finished", finished=runs.now(), result=result)
+    run.finish(result)
     console.result(result, _summary(result))
     console.hint(f"dltool anomaly info {run.folder}")
 

@@ -23,7 +23,6 @@ from torch import Tensor
 from dltool import checkpoint, files, metrics, optim, plots, resuming, runs, training
 from dltool import device as devices
 from dltool.console import Console
-from dltool.errors import DataError
 from dltool.guards.classifier import check_classifier
 from dltool.guards.findings import Finding, act
 from dltool.runs import Run
@@ -56,9 +55,20 @@ def train(
     resume: Path | None = None,
 ) -> None:
     """Run or go on with one training, from the data to the tested model folder."""
-    if resume is not None and not resuming.is_changed(origins) and _is_finished(resume, console):
-        return
-    device = _prepare(config, console)
+    if resume is not None and not resuming.is_changed(origins):
+        result = resuming.finished(resume, "cnn", console)
+        if result is not None:
+            console.result(result, _summary(result))
+            console.hint(f"dltool cnn evaluate {resume}")
+            return
+    device = devices.prepare(
+        config.device,
+        console,
+        precision=config.precision,
+        seed=config.seed,
+        threads=config.threads,
+        deterministic=config.deterministic,
+    )
     data = image_data.load(config, device, console)
     spec = _spec(config, data)
     torch.manual_seed(devices.derive_seed(config.seed, "weights"))
@@ -68,11 +78,11 @@ def train(
     )
     findings = _preflight(config, model, optimizer, data, console)
     grade = devices.guarantee(device, deterministic=config.deterministic)
-    name = f"{_short(config.data)}-{config.model}"
+    name = f"{runs.short_name(config.data)}-{config.model}"
     with resuming.opened(
         "cnn", name, config, origins, grade, out=out, resume=resume, console=console
     ) as run:
-        _check_data(run, data, is_new=resume is None)
+        resuming.check_data(run, data.facts, is_new=resume is None)
         _announce(config, model, data, device, run, console)
         files.write_json_atomic(
             run.folder / DESCRIPTION,
@@ -135,18 +145,6 @@ def _loop(
         )
 
 
-def _prepare(config: TrainConfig, console: Console) -> torch.device:
-    choice = devices.choose(config.device)
-    devices.check_precision(choice.device, config.precision)
-    console.note(f"device {choice.device} ({choice.reason}), precision {config.precision}")
-    if config.threads:
-        torch.set_num_threads(config.threads)
-    if config.deterministic:
-        devices.make_deterministic(choice.device)
-    devices.seed_everything(config.seed)
-    return choice.device
-
-
 def _spec(config: TrainConfig, data: ImageData) -> Spec:
     return Spec(
         name=config.model,
@@ -181,38 +179,6 @@ def _preflight(
     )
     act(findings, console, strict=config.guards == "strict")
     return findings
-
-
-def _check_data(run: Run, data: ImageData, *, is_new: bool) -> None:
-    """Write down what a new run learns from; refuse to go on with other data."""
-    if is_new:
-        files.write_json_atomic(run.folder / "data.json", data.facts)
-        return
-    before = runs.read_json(run.folder, "data.json")
-    if before.get("fingerprint") != data.facts["fingerprint"] and not run.changed:
-        raise DataError(
-            "E506",
-            f"the data of {run.folder} has changed since it began",
-            received=data.facts["counts"],
-            expected=str(before.get("counts")),
-            cure="bring the old data back, or start a new run",
-        )
-
-
-def _short(data: str) -> str:
-    name = Path(data).name.split(".")[0] or "data"
-    return "".join(letter if letter.isalnum() or letter in "-_" else "-" for letter in name)[:40]
-
-
-def _is_finished(folder: Path, console: Console) -> bool:
-    facts = runs.read_json(folder)
-    if facts.get("status") != "finished" or facts.get("topic") != "cnn":
-        return False
-    console.note(f"{folder} is finished already; nothing was trained")
-    result = facts["result"]
-    console.result(result, _summary(result))
-    console.hint(f"dltool cnn evaluate {folder}")
-    return True
 
 
 def _announce(

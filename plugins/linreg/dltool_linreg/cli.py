@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from dltool import options, runs
+from dltool import options, resuming, runs
 from dltool.console import Console
 from dltool.data.table_rows import Format
 from dltool.options import data_option, run_option, training_option
@@ -124,12 +124,17 @@ def train(
     ] = TrainConfig.device,
     seed: options.SeedOption = TrainConfig.seed,
     threads: options.ThreadsOption = TrainConfig.threads,
+    patience: options.PatienceOption = TrainConfig.patience,
     save_every: options.SaveEveryOption = TrainConfig.save_every,
+    keep: options.KeepOption = TrainConfig.keep,
+    max_time: options.MaxTimeOption = TrainConfig.max_time,
+    on_nan: options.OnNanOption = TrainConfig.on_nan,
     guards: Annotated[
         str, run_option(f"{', '.join(GUARDS)}: checks before training.")
     ] = TrainConfig.guards,
     out: options.OutOption = None,
     resume: options.ResumeOption = None,
+    allow_changed: options.AllowChangedOption = False,
     config: options.ConfigOption = None,
     json: options.JsonOption = False,
     events: options.EventsOption = False,
@@ -140,9 +145,9 @@ def train(
     folder = None
     if resume is not None:
         options.refuse_beside_resume(out=out, config=config)
-        folder = runs.locate(resume, TOPIC)
-        settings, origins = runs.read_config(folder, TrainConfig)
-        runs.refuse_changes(settings, flags, folder)
+        folder, settings, origins = resuming.resumed(
+            resume, TOPIC, TrainConfig, flags, allow_changed=allow_changed
+        )
     else:
         file = runs.read_config_file(config, TrainConfig) if config else {}
         settings, origins = runs.settle(

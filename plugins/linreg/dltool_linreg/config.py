@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from dltool import durations, nonfinite
 from dltool.errors import ConfigError
 
 BUILT_IN = {
@@ -74,7 +75,11 @@ class TrainConfig:
     device: str = "cpu"
     seed: int = 0
     threads: int = 0
-    save_every: float = 60.0
+    save_every: str = "60s"
+    keep: int = 2
+    max_time: str = ""
+    patience: int = 0
+    on_nan: str = "stop"
     guards: str = "preflight"
 
     def __post_init__(self) -> None:
@@ -83,6 +88,9 @@ class TrainConfig:
         _one_of("--optimizer", self.optimizer, OPTIMIZERS)
         _one_of("--schedule", self.schedule, SCHEDULES)
         _one_of("--guards", self.guards, GUARDS)
+        _one_of("--on-nan", self.on_nan, nonfinite.KINDS)
+        durations.parse_every("--save-every", self.save_every)
+        durations.parse_duration("--max-time", self.max_time)
         _at_least("--epochs", self.epochs, 1)
         _at_least("--batch-size", self.batch_size, 0)
         _at_least("--samples", self.samples, 3)

@@ -18,10 +18,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from dltool import checkpoint, files, optim, runs, training
+from dltool import checkpoint, files, optim, resuming, runs, training
 from dltool import device as devices
 from dltool.console import Console
-from dltool.errors import DataError, DeviceError
+from dltool.errors import DeviceError
 from dltool.guards.findings import Finding, act
 from dltool.runs import Run
 from dltool_linreg import data as tables
@@ -82,8 +82,12 @@ def train(
     resume: Path | None = None,
 ) -> None:
     """Run or go on with one training, from the data to the tested model folder."""
-    if resume is not None and _is_finished(resume, console):
-        return
+    if resume is not None and not resuming.is_changed(origins):
+        result = resuming.finished(resume, "linreg", console)
+        if result is not None:
+            console.result(result, summary(result))
+            console.hint(f"dltool linreg evaluate {resume}")
+            return
     device = _prepare(config, console)
     data = tables.load(config, console)
     mean = float(data.train.y.mean()) if not data.classes else 0.0
@@ -95,10 +99,13 @@ def train(
     if config.guards != "off":
         findings = fit.preflight(config, data, solution)
         act(findings, console, strict=config.guards == "strict")
-    run = _open(config, origins, data, device, out, resume)
-    _announce(config, data, run, console)
-    with runs.locked(run.folder):
-        files.sweep_temporaries(run.folder)
+    grade = devices.guarantee(device, deterministic=False)
+    name = f"{runs.short_name(config.data)}-{config.settled_solver}"
+    with resuming.opened(
+        "linreg", name, config, origins, grade, out=out, resume=resume, console=console
+    ) as run:
+        resuming.check_data(run, data.facts, is_new=resume is None)
+        _announce(config, data, run, console)
         files.write_json_atomic(run.folder / DESCRIPTION, describe_model(config, data, mean))
         if config.settled_solver == "closed-form":
             fit.put(solution, model)
@@ -130,7 +137,13 @@ def _loop(
         console.note(f"{config.epochs} passes over the rows; a line for every {passes}")
     scheduler = optim.schedule(optimizer, config.schedule, steps)
     settings = training.Settings(
-        device=device, save_every=config.save_every, monitor="objective_loss"
+        device=device,
+        save_every=config.save_every,
+        keep=config.keep,
+        max_time=config.max_time,
+        patience=config.patience,
+        on_nan=config.on_nan,
+        monitor="objective_loss",
     )
     with training.session(
         run, model, optimizer, settings, scheduler=scheduler, console=console, resume=resume
@@ -201,49 +214,6 @@ def _prepare(config: TrainConfig, console: Console) -> torch.device:
         torch.set_num_threads(config.threads)
     devices.seed_everything(config.seed)
     return choice.device
-
-
-def _open(
-    config: TrainConfig,
-    origins: Mapping[str, str],
-    data: TableData,
-    device: torch.device,
-    out: Path | None,
-    resume: Path | None,
-) -> Run:
-    if resume is None:
-        grade = devices.guarantee(device, deterministic=False)
-        name = f"{_short(config.data)}-{config.settled_solver}"
-        run = runs.create("linreg", name, out, config, origins, grade)
-        files.write_json_atomic(run.folder / "data.json", data.facts)
-        return run
-    run = runs.open_run(resume, "linreg")
-    before = runs.read_json(resume, "data.json")
-    if before.get("fingerprint") != data.facts["fingerprint"]:
-        raise DataError(
-            "E506",
-            f"the data of {resume} has changed since it began",
-            received=data.facts["counts"],
-            expected=str(before.get("counts")),
-            cure="bring the old data back, or start a new run",
-        )
-    run.update(status="running")
-    return run
-
-
-def _short(data: str) -> str:
-    name = Path(data).name.split(".")[0] or "data"
-    return "".join(letter if letter.isalnum() or letter in "-_" else "-" for letter in name)[:40]
-
-
-def _is_finished(folder: Path, console: Console) -> bool:
-    facts = runs.read_json(folder)
-    if facts.get("status") != "finished" or facts.get("topic") != "linreg":
-        return False
-    console.note(f"{folder} is finished already; nothing was trained")
-    console.result(facts["result"], summary(facts["result"]))
-    console.hint(f"dltool linreg evaluate {folder}")
-    return True
 
 
 def _announce(config: TrainConfig, data: TableData, run: Run, console: Console) -> None:

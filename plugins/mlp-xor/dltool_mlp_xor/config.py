@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from dltool import durations, nonfinite
 from dltool.errors import ConfigError
 
 TASKS = {
@@ -66,7 +67,11 @@ class TrainConfig:
     seed: int = 0
     deterministic: bool = False
     threads: int = 0
-    save_every: float = 60.0
+    save_every: str = "60s"
+    keep: int = 2
+    max_time: str = ""
+    patience: int = 0
+    on_nan: str = "stop"
     guards: str = "preflight"
 
     def __post_init__(self) -> None:
@@ -77,6 +82,9 @@ class TrainConfig:
         _one_of("--optimizer", self.optimizer, OPTIMIZERS)
         _one_of("--schedule", self.schedule, SCHEDULES)
         _one_of("--guards", self.guards, GUARDS)
+        _one_of("--on-nan", self.on_nan, nonfinite.KINDS)
+        durations.parse_every("--save-every", self.save_every)
+        durations.parse_duration("--max-time", self.max_time)
         _inside("--points", self.points, 4, 10_000_000)
         _inside("--noise", self.noise, 0.0, 10.0)
         _inside("--epochs", self.epochs, 1, 10_000_000)

@@ -7,7 +7,7 @@ from pathlib import Path
 from safetensors.torch import save as encode
 from torch import Tensor, nn
 
-from dltool import checkpoint, files
+from dltool import files, tensors
 from dltool.errors import CheckpointError
 
 FOLDER = "snapshots"
@@ -42,4 +42,4 @@ def read(run: Path) -> list[tuple[int, dict[str, Tensor]]]:
             f"{run} kept no snapshots to animate",
             cure="train again with --snapshots 40",
         )
-    return [(int(path.stem), checkpoint.read_tensors(path)) for path in paths]
+    return [(int(path.stem), tensors.read(path)) for path in paths]

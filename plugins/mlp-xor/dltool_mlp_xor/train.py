@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from dltool import checkpoint, files, optim, plots, runs, training
+from dltool import checkpoint, files, optim, plots, resuming, training
 from dltool import device as devices
 from dltool.console import Console
 from dltool.guards.classifier import check_classifier
@@ -56,19 +56,31 @@ def train(
     resume: Path | None = None,
 ) -> None:
     """Run or go on with one training, from the points to the tested model folder."""
-    if resume is not None and _is_finished(resume, console):
-        return
-    device = _prepare(config, console)
+    if resume is not None and not resuming.is_changed(origins):
+        result = resuming.finished(resume, "mlp-xor", console)
+        if result is not None:
+            console.result(result, _summary(result))
+            return
+    device = devices.prepare(
+        config.device,
+        console,
+        precision=config.precision,
+        seed=config.seed,
+        threads=config.threads,
+        deterministic=config.deterministic,
+    )
     data = point_data.load(config, device)
     spec = Spec(config.hidden_widths, config.activation, config.loss)
     stream = devices.generator(config.seed, "weights")
     network = build(spec, config.init, stream, data.train.points).to(device)
     optimizer = _optimizer(config, network)
     findings = _preflight(config, network, optimizer, data, console)
-    run = _open(config, origins, spec, device, out, resume)
-    _announce(config, network, data, run, console)
-    with runs.locked(run.folder):
-        files.sweep_temporaries(run.folder)
+    grade = devices.guarantee(device, deterministic=config.deterministic)
+    name = f"{config.task}-{spec.name}"
+    with resuming.opened(
+        "mlp-xor", name, config, origins, grade, out=out, resume=resume, console=console
+    ) as run:
+        _announce(config, network, data, run, console)
         description = describe_model(config, network, data.classes)
         files.write_json_atomic(run.folder / DESCRIPTION, description)
         resumed = resume is not None
@@ -95,6 +107,10 @@ def _loop(
         precision=config.precision,
         clip=config.clip,
         save_every=config.save_every,
+        keep=config.keep,
+        max_time=config.max_time,
+        patience=config.patience,
+        on_nan=config.on_nan,
         monitor="val_loss",
     )
     kept = snapshots.moments(config.epochs, config.snapshots)
@@ -107,9 +123,9 @@ def _loop(
         for epoch in session.epochs(config.epochs):
             label = f"epoch {epoch + 1}/{config.epochs}"
             for points, labels in session.batches(batches, label=label):  # (B, 2), (B,)
-                with session.autocast():
+                with session.attempt():
                     loss = loss_of(config.loss, network(points), labels)
-                session.step(loss, count=len(labels))
+                    session.step(loss, count=len(labels))
             if epoch + 1 in kept:
                 snapshots.write(run.folder, epoch + 1, network)
             dead = health.dead_units(network, data.train)
@@ -154,18 +170,6 @@ def _after(
     return findings
 
 
-def _prepare(config: TrainConfig, console: Console) -> torch.device:
-    choice = devices.choose(config.device)
-    devices.check_precision(choice.device, config.precision)
-    console.note(f"device {choice.device} ({choice.reason}), precision {config.precision}")
-    if config.threads:
-        torch.set_num_threads(config.threads)
-    if config.deterministic:
-        devices.make_deterministic(choice.device)
-    devices.seed_everything(config.seed)
-    return choice.device
-
-
 def _optimizer(config: TrainConfig, network: Mlp) -> Optimizer:
     groups = optim.parameter_groups(network, config.weight_decay)
     if config.optimizer == "sgd":
@@ -193,31 +197,6 @@ def _preflight(
     findings += health.check_start(network, data.train)
     act(findings, console, strict=config.guards == "strict")
     return findings
-
-
-def _open(
-    config: TrainConfig,
-    origins: Mapping[str, str],
-    spec: Spec,
-    device: torch.device,
-    out: Path | None,
-    resume: Path | None,
-) -> Run:
-    if resume is None:
-        grade = devices.guarantee(device, deterministic=config.deterministic)
-        return runs.create("mlp-xor", f"{config.task}-{spec.name}", out, config, origins, grade)
-    run = runs.open_run(resume, "mlp-xor")
-    run.update(status="running")
-    return run
-
-
-def _is_finished(folder: Path, console: Console) -> bool:
-    facts = runs.read_json(folder)
-    if facts.get("status") != "finished" or facts.get("topic") != "mlp-xor":
-        return False
-    console.note(f"{folder} is finished already; nothing was trained")
-    console.result(facts["result"], _summary(facts["result"]))
-    return True
 
 
 def _announce(
