@@ -244,8 +244,9 @@ def check_widths(path: Path, form: Format, name: str = "") -> int:
 def ragged(name: str, line: int, cells: list[str], names: list[str]) -> DataError:
     """Return the error for a row that is shorter or longer than the header."""
     place = min(len(cells), len(names)) + 1
-    what = f"the row ends before column {names[place - 1]!r}"
-    if len(cells) > len(names):
+    if len(cells) < len(names):
+        what = f"the row ends before column {names[place - 1]!r}"
+    else:
         what = f"there is a cell {cells[place - 1][:40]!r} beyond the last column {names[-1]!r}"
     return DataError(
         "E502",

@@ -56,6 +56,15 @@ def figure(width: float, height: float, columns: int, title: str) -> tuple[Figur
     return made, panels
 
 
+def log_scale(axes: Axes) -> None:
+    """Give the y axis a logarithmic scale with plain numbers: the house's text parses no maths."""
+    from matplotlib.ticker import FuncFormatter, NullFormatter
+
+    axes.set_yscale("log")
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.yaxis.set_minor_formatter(NullFormatter())
+
+
 def loss_curve(records: Sequence[Mapping[str, Any]], path: Path, minimum: float) -> None:
     """Draw how far the objective was above its exact minimum, after each report."""
     check_name(path)
@@ -64,7 +73,7 @@ def loss_curve(records: Sequence[Mapping[str, Any]], path: Path, minimum: float)
     with drawing():
         made, (axes,) = figure(5.2, 3.7, 1, "distance to the minimum")
         axes.plot(passes, above, color=BLUE, marker="o", markersize=3.5)
-        axes.set_yscale("log")
+        log_scale(axes)
         axes.set_xlabel("passes over the training rows")
         axes.set_ylabel("loss − exact minimum")
         save(made, path)
@@ -217,7 +226,6 @@ def _learning_curve(folder: Path, loaded: LoadedModel, data: TableData, path: Pa
         axes.plot(sizes, trained, "--", color=RED, marker="o", markersize=3.5, label="training")
         label = "training, all rows" if data.on_train else "test"
         axes.plot(sizes, tested, color=BLUE, marker="o", markersize=3.5, label=label)
-        axes.set_xscale("log")
         axes.set_xlabel("training rows")
         axes.set_ylabel(f"{key} of {_target(loaded)}")
         axes.legend(frameon=False)

@@ -19,7 +19,7 @@ from dltool.drawing import BLUE, GREY, INK, RED, check_name, drawing, save
 from dltool.errors import ConfigError
 from dltool_linreg import solve
 from dltool_linreg.demo.descent import numbers
-from dltool_linreg.pictures import COLORS, figure
+from dltool_linreg.pictures import COLORS, figure, log_scale
 
 REACH = 3.0
 TEST_ROWS = 500
@@ -141,7 +141,7 @@ def _draw_polynomial(
         )
         if noise:
             right.axhline(noise, color=GREY, linestyle=":", label="noise")
-        right.set_yscale("log")
+        log_scale(right)
         right.set_xlabel("degree")
         right.set_ylabel("RMSE")
         right.legend(frameon=False)
@@ -214,7 +214,7 @@ def _draw_decay(rows: Sequence[dict[str, Any]], path: Path) -> None:
             epochs = np.arange(1, len(row["train_curve"]) + 1)
             axes.plot(epochs, row["train_curve"], "--", color=RED, label="training rows")
             axes.plot(epochs, row["test_curve"], color=BLUE, label="new rows")
-            axes.set_yscale("log")
+            log_scale(axes)
             axes.set_ylim(max(min(lows), 1e-10) / 2, 2 * max(highs))
             axes.set_title(f"λ = {row['lambda']:g}", fontsize=11, color=INK)
             axes.set_xlabel("epoch")

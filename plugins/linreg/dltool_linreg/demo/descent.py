@@ -16,7 +16,7 @@ from dltool.console import Console, table
 from dltool.device import generator
 from dltool.drawing import GREY, INK, RED, check_name, drawing, save
 from dltool.errors import ConfigError
-from dltool_linreg.pictures import COLORS, figure
+from dltool_linreg.pictures import COLORS, figure, log_scale
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -175,7 +175,7 @@ def _draw_descent(
         right.set_ylabel("value")
         finite = [v for trail in trails for v in trail.values if math.isfinite(v)]
         if max(finite) > 1e3 * max(abs(trails[0].values[0]), 1e-9):
-            right.set_yscale("symlog")
+            log_scale(right)
         right.legend(frameon=False, fontsize=9)
         save(made, path)
 
@@ -295,7 +295,7 @@ def _draw_batches(found: Sequence[dict[str, Any]], best: Tensor, path: Path) -> 
         left.set_xlabel("first weight (star: the minimum)")
         left.set_ylabel("second weight")
         left.legend(frameon=False)
-        right.set_yscale("log")
+        log_scale(right)
         right.set_xlabel("share of the passes")
         right.set_ylabel("distance to the minimum")
         save(made, path)

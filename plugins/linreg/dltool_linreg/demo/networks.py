@@ -15,7 +15,7 @@ from dltool.device import derive_seed, generator
 from dltool.drawing import BLUE, GREY, INK, RED, check_name, drawing, save
 from dltool.errors import ConfigError
 from dltool_linreg.demo.descent import numbers
-from dltool_linreg.pictures import COLORS, figure
+from dltool_linreg.pictures import COLORS, figure, log_scale
 
 POINTS, NOISE, UNITS = 40, 0.4, 128
 EVERY = 25
@@ -109,7 +109,6 @@ def _draw_dropout(rows: Sequence[Mapping[str, Any]], seed: int, path: Path) -> N
         left.set_xlabel("x")
         left.legend(frameon=False, fontsize=9)
         right.axhline(NOISE**2, color=GREY, linestyle=":", linewidth=1)
-        right.set_yscale("log")
         right.set_xlabel("step (dashed: on the points; dotted: noise)")
         right.set_ylabel("mean squared error")
         save(made, path)
@@ -206,7 +205,7 @@ def _draw_signals(rows: Sequence[Mapping[str, Any]], activation: str, path: Path
         for axes in (left, right):
             axes.axhspan(*ALIVE, color=BLUE, alpha=0.06)
             axes.axhline(1, color=RED, linewidth=0.8, linestyle=":")
-            axes.set_yscale("log")
+            log_scale(axes)
             axes.set_ylim(1e-22, 1e22)
             axes.set_xlabel("layer")
         left.set_ylabel("signal after the layer")

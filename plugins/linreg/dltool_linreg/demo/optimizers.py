@@ -14,10 +14,10 @@ from dltool.console import Console, table
 from dltool.device import generator
 from dltool.drawing import check_name, drawing, save
 from dltool.errors import ConfigError
-from dltool_linreg.pictures import COLORS, figure
+from dltool_linreg.pictures import COLORS, figure, log_scale
 
 ROWS, WEIGHTS, SPREAD = 400, 20, 10.0
-FLOOR = 1e-16
+FLOOR = 1e-12
 Maker = Callable[[list[Tensor]], Optimizer]
 
 # a rate for each that suits this problem; momentum is told beside its share
@@ -26,14 +26,14 @@ MAKERS: dict[str, Maker] = {
     "SGD momentum 0.5": lambda p: torch.optim.SGD(p, lr=0.01, momentum=0.5),
     "SGD momentum 0.9": lambda p: torch.optim.SGD(p, lr=0.01, momentum=0.9),
     "SGD momentum 0.99": lambda p: torch.optim.SGD(p, lr=0.01, momentum=0.99),
-    "ASGD": lambda p: torch.optim.ASGD(p, lr=0.01),
+    "ASGD": lambda p: torch.optim.ASGD(p, lr=0.01, t0=10),
     "Adagrad": lambda p: torch.optim.Adagrad(p, lr=1.0),
     "RMSprop": lambda p: torch.optim.RMSprop(p, lr=0.05),
     "Adam": lambda p: torch.optim.Adam(p, lr=0.3),
     "AdamW": lambda p: torch.optim.AdamW(p, lr=0.3, weight_decay=0.0),
     "Adamax": lambda p: torch.optim.Adamax(p, lr=0.3),
     "Rprop": lambda p: torch.optim.Rprop(p, lr=0.1),
-    "LBFGS": lambda p: torch.optim.LBFGS(p, max_iter=1, line_search_fn="strong_wolfe"),
+    "LBFGS": lambda p: torch.optim.LBFGS(p, max_iter=1, max_eval=25, line_search_fn="strong_wolfe"),
 }
 
 
@@ -63,6 +63,9 @@ def follow(make: Maker, x: Tensor, y: Tensor, steps: int) -> list[float]:
     for _ in range(steps):
         optimizer.step(closure)  # type: ignore[arg-type]  # LBFGS asks for it several times
         losses.append(float(closure().detach()))
+        if isinstance(optimizer, torch.optim.ASGD):  # what it learns is the average of its path
+            averaged = optimizer.state[weight]["ax"]
+            losses[-1] = float((x @ averaged - y).square().mean() / 2)
     return losses
 
 
@@ -121,7 +124,7 @@ def _draw(followed: Mapping[str, Sequence[float]], path: Path) -> None:
         for number, (name, above) in enumerate(followed.items()):
             dashes = ("-", "--", ":")[number // len(COLORS) % 3]
             axes.plot(above, dashes, color=COLORS[number % len(COLORS)], label=name)
-        axes.set_yscale("log")
+        log_scale(axes)
         axes.set_xlabel("step")
         axes.set_ylabel("loss − least loss")
         axes.legend(frameon=False, fontsize=9, ncols=1, loc="center left", bbox_to_anchor=(1, 0.5))
