@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dltool import checkpoint, metrics, optim, plots, runs, training
+from dltool import checkpoint, metrics, optim, plots, resuming, runs, training
 from dltool import device as devices
 from dltool.console import Console
 from dltool.data import splits
