@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import shutil
 import subprocess
@@ -128,11 +129,13 @@ class Topic:
         """The run folder of the unbroken smoke training."""
         folder = self.folder / "unbroken"
         shutil.rmtree(folder, ignore_errors=True)
-        started = time.monotonic()
+        started, computed = time.monotonic(), _children_seconds()
         done = self.run(
             *self.training("--out", str(folder), "--json"), timeout=4 * self.smoke_seconds
         )
-        seconds = time.monotonic() - started
+        # a busy machine makes it wait: what it computes counts, unless that is on many cores
+        waited = time.monotonic() - started
+        seconds = min(waited, _children_seconds() - computed) if computed < math.inf else waited
         require(done.code == 0, f"the smoke training failed\n{done.told()}")
         _one_object(done, "ok")
         require(
@@ -141,6 +144,16 @@ class Topic:
             f"make it smaller by `smoke` in plugin.toml",
         )
         return folder
+
+
+def _children_seconds() -> float:
+    """Return the processor time of the processes that ended below this one; infinite on Windows."""
+    if sys.platform == "win32":
+        return math.inf
+    import resource
+
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def _one_object(done: Finished, status: str) -> dict[str, Any]:
@@ -318,8 +331,15 @@ def exact_resume(topic: Topic) -> None:
         stopped.code == 130, f"Ctrl-C while training must end with exit code 130\n{stopped.told()}"
     )
     require("--resume" in stopped.err, f"the resume command is not shown\n{stopped.told()}")
-    status = runs.read_json(folder).get("status")
+    facts = runs.read_json(folder)
+    status, step = facts.get("status"), facts.get("step")
     require(status == "interrupted", f"run.json says {status!r} after Ctrl-C")
+    again = topic.run("train", "--resume", str(folder), *events, mode="interrupt", timeout=limit)
+    require(again.code == 130, f"the second Ctrl-C must end with 130 too\n{again.told()}")
+    require(
+        step is None or runs.read_json(folder)["step"] > step,
+        f"the resumed run does not go on from step {step}, it starts anew\n{again.told()}",
+    )
     resumed = topic.run("train", "--resume", str(folder), timeout=limit)
     require(resumed.code == 0, f"resuming failed\n{resumed.told()}")
     if runs.read_json(topic.trained).get("grade") != "bitwise":
