@@ -84,8 +84,8 @@ def _rounding(dtype: torch.dtype) -> tuple[list[float], list[float]]:
     """Return magnitudes from 1e-9 to 1e9 and the largest relative error around each."""
     exact = torch.logspace(-9, 9, 36_000, dtype=torch.float64)
     error = ((exact.to(dtype).double() - exact) / exact).abs()
-    error = error.nan_to_num(torch.inf).reshape(-1, 120).amax(1)
-    return exact[::120].tolist(), error.clamp(max=1.0).tolist()
+    error = error.nan_to_num(torch.inf).reshape(-1, 600).amax(1)  # a window spans a factor 2
+    return exact[300::600].tolist(), error.clamp(max=1.0).tolist()
 
 
 def _count(dtype: torch.dtype, steps: int) -> float:

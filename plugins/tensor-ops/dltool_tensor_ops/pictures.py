@@ -38,6 +38,16 @@ def _plain(axes: Axes, x: str, y: str, *, grid: bool = True) -> None:
         axes.set_axisbelow(True)
 
 
+def _log_labels(axes: Axes) -> None:
+    """Label logarithmic axes with plain numbers: mathematical text is off in our pictures."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_locator(LogLocator(numticks=7))
+        axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        axis.set_minor_formatter(NullFormatter())
+
+
 def histogram(sample: Tensor, path: Path) -> None:
     """Draw normal numbers as a histogram, beside the density that they come from."""
     import numpy as np
@@ -67,6 +77,7 @@ def step_sizes(steps: Sequence[float], curves: Mapping[str, Sequence[float]], pa
         for color, (name, errors) in zip(COLORS, curves.items(), strict=False):
             axes.loglog(steps, [max(e, 1e-13) for e in errors], "o-", color=color, label=name)
         axes.invert_xaxis()
+        _log_labels(axes)
         _plain(axes, "step, smaller to the right", "error of the slope")
         axes.legend(frameon=False)
 
@@ -173,9 +184,10 @@ def formats(
             _draw_bits(left, row, name, parts)
         left.set(xlim=(-9, 64), ylim=(len(bits), -0.4))
         left.set_axis_off()
-        left.set_title("grey sign, orange exponent, blue fraction", fontsize=10.5)
+        left.set_title("grey sign, orange exponent, blue fraction; filled: 1", fontsize=10.5)
         for color, (name, (x, y)) in zip(COLORS, errors.items(), strict=False):
             right.loglog(x, y, color=color, label=name, linewidth=1.4)
+        _log_labels(right)
         _plain(right, "magnitude", "largest relative error")
         right.legend(frameon=False, fontsize=9)
 

@@ -154,7 +154,7 @@ def _constants(functions: list[Any]) -> dict[str, Any]:
         name: function.__globals__[name]
         for function in functions
         for name in _names(function.__code__)
-        if name.isupper() and name in function.__globals__
+        if name.isupper() and len(name) > 1 and name in function.__globals__
     }
 
 

@@ -28,7 +28,7 @@ def parse(text: str, what: str, *, least: int = 0) -> Shape:
     if len(sizes) != len(parts) or (not parts and bare) or min(sizes, default=least) < least:
         raise ConfigError(
             "E202",
-            f"{what} is not a shape",
+            f"{what} is not understood",
             received=text,
             expected=f"whole numbers of {least} or more with x between them",
             cure="write it like 3x1x5",
@@ -148,8 +148,8 @@ class Window:
 
     @property
     def unseen(self) -> int:
-        """Numbers at the end that no window reaches."""
-        return (self.padded - self.reach) % self.stride
+        """Input numbers at the end that no window reaches; padding left over does not count."""
+        return max(0, (self.padded - self.reach) % self.stride - self.padding[1])
 
 
 @dataclass(frozen=True)
@@ -240,7 +240,7 @@ def explained(layer: Layer) -> tuple[dict[str, Any], list[str]]:
     first, out = done[0], tuple(row.out for row in done[-1])
     lines = [_formula(row, axis) for axis, row in enumerate(first)]
     if layer.same and any(row.padding[0] != row.padding[1] for row in first):
-        lines.append("uneven padding: torch's own padding='same' takes it for stride 1 only")
+        lines.append("uneven padding: in torch use F.pad first; its padding='same' wants stride 1")
     if layer.layers > 1:
         lines.append(f"after {layer.layers} such layers: {'x'.join(map(str, out))}")
     if layer.pool:
@@ -267,4 +267,4 @@ def _formula(row: Window, axis: int) -> str:
     padding = f"2·{before}" if before == after else f"({before} + {after})"
     kernel = f"{row.kernel}" if row.dilation == 1 else f"({row.dilation}·({row.kernel} - 1) + 1)"
     text = f"axis {axis}: floor(({row.size} + {padding} - {kernel}) / {row.stride}) + 1 = {row.out}"
-    return text + (f"   # the last {row.unseen} are never seen" if row.unseen else "")
+    return text + (f"   # never seen at the end: {row.unseen}" if row.unseen else "")
