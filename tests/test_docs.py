@@ -6,7 +6,8 @@ import shutil
 
 import pytest
 
-DOCUMENTS = ["README.md", "CONTRIBUTING.md", "plugins/cnn/README.md", "plugins/gpu/README.md"]
+TOPICS = ["plugins/cnn/README.md", "plugins/gpu/README.md", "plugins/mlp-xor/README.md"]
+DOCUMENTS = ["README.md", "CONTRIBUTING.md", *TOPICS]
 
 
 def blocks(text, language):
@@ -18,7 +19,7 @@ def commands(text, language):
     return [line.strip() for line in lines if line.strip() and not line.startswith("#")]
 
 
-@pytest.mark.parametrize("name", ["README.md", "plugins/cnn/README.md", "plugins/gpu/README.md"])
+@pytest.mark.parametrize("name", ["README.md", *TOPICS])
 def test_commands_of_the_document_run(name, repository, dltool, work):
     shutil.copytree(repository / "examples" / "digits", work / "examples" / "digits")
     found = commands((repository / name).read_text(encoding="utf-8"), "sh")

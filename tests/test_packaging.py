@@ -59,7 +59,7 @@ def test_wheel_holds_our_packages_and_nothing_else(wheel):
     with zipfile.ZipFile(wheel) as archive:
         names = archive.namelist()
     tops = {name.split("/")[0] for name in names if ".dist-info" not in name}
-    assert tops == {"dltool", "dltool_cnn", "dltool_gpu"}
+    assert tops == {"dltool", "dltool_cnn", "dltool_gpu", "dltool_mlp_xor"}
     for needed in ("dltool/py.typed", "dltool_cnn/plugin.toml", "dltool_gpu/plugin.toml"):
         assert needed in names
     assert not [name for name in names if "test" in name or name.endswith(".md")]
