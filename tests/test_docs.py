@@ -6,7 +6,13 @@ import shutil
 
 import pytest
 
-TOPICS = ["plugins/cnn/README.md", "plugins/gpu/README.md", "plugins/tensor-ops/README.md"]
+TOPICS = [
+    "plugins/cnn/README.md",
+    "plugins/gpu/README.md",
+    "plugins/linreg/README.md",
+    "plugins/mlp-xor/README.md",
+    "plugins/tensor-ops/README.md",
+]
 DOCUMENTS = ["README.md", "CONTRIBUTING.md", *TOPICS]
 
 

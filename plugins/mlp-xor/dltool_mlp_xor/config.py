@@ -173,7 +173,7 @@ RECIPES: dict[str, dict[str, Any]] = {
         "passes": 10,
     },
     "circles": {"points": 1000, "noise": 0.08, "hidden": "8", "batch_size": 100, "passes": 5},
-    "moons": {"points": 1000, "noise": 0.15, "hidden": "8,8", "batch_size": 100, "passes": 5},
+    "moons": {"points": 1000, "noise": 0.15, "hidden": "8,8", "batch_size": 100, "passes": 20},
 }
 CLOUDS: dict[str, Any] = {"points": 400, "batch_size": 100, "passes": 5}
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,8 +22,6 @@ from dltool_mlp_xor.predict import LoadedModel, load_network
 
 SPLITS = ("test", "val", "train")
 CHUNK = 100_000
-DIRECTIONS = 360
-MOST_FOR_LINE = 20_000
 
 
 @dataclass(frozen=True)
@@ -66,31 +63,6 @@ def evaluate(network: Mlp, split: Split, tolerance: float) -> Measured:
         within += int((distance < tolerance).sum())
     network.train(was_training)
     return Measured(matrix, loss / len(split.labels), within)
-
-
-def best_line(split: Split) -> float:
-    """Return the highest accuracy of a straight line on these points.
-
-    Searched over 360 directions and every place between two points, on at most 20,000 points. A
-    linear model cannot do better, however long it trains.
-    """
-    points = split.points[:MOST_FOR_LINE].double().cpu()
-    labels = split.labels[:MOST_FOR_LINE].cpu()
-    n, ones = len(labels), int(labels.sum())
-    best = max(ones, n - ones)
-    for number in range(DIRECTIONS):
-        angle = math.pi * number / DIRECTIONS
-        along, order = (points @ torch.tensor([math.cos(angle), math.sin(angle)]).double()).sort()
-        sorted_labels = labels[order]
-        # a cut after place i: zeros before it and ones behind it are right, or the reverse
-        ones_before = sorted_labels.cumsum(0)
-        zeros_before = torch.arange(1, n + 1) - ones_before
-        right = zeros_before + ones - ones_before
-        can_cut = along[1:] - along[:-1] > 1e-9
-        right = right[:-1][can_cut]
-        if len(right):
-            best = max(best, int(right.max()), n - int(right.min()))
-    return best / n
 
 
 def as_result(measured: Measured, config_task: str, tolerance: float) -> dict[str, Any]:

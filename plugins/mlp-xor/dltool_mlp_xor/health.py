@@ -1,4 +1,4 @@
-"""Guards on hidden units: dead, saturated, all alike; and on answers that never change."""
+"""Guards on hidden units (dead, saturated, all alike) and on networks that learned too little."""
 
 from __future__ import annotations
 
@@ -6,12 +6,16 @@ import torch
 
 from dltool.guards.findings import Finding
 from dltool_mlp_xor.data import Split
+from dltool_mlp_xor.line import best_line
 from dltool_mlp_xor.model import Mlp
 
+DEAD = "G-X01"
 LIMIT = 0.5  # share of a layer that may be dead, or of a layer's outputs that may be saturated
 SATURATED = 0.99  # of the way to the end of tanh or sigmoid
 MOST_POINTS = 10_000
+MOST_FOR_LINE = 2000
 LEAST_SPREAD = 0.01  # of the outputs, in deviations of the labels -1 and 1
+CURE = "try another --seed, a wider --hidden, another --lr, or --activation tanh"
 
 
 @torch.no_grad()
@@ -30,14 +34,14 @@ def check_dead(counts: list[int], widths: tuple[int, ...]) -> list[Finding]:
     """Judge the counts of `dead_units`."""
     return [
         Finding(
-            "G-X01",
+            DEAD,
             "warn",
             f"{dead} of {width} ReLU units of hidden layer {number} are dead: 0 on every training "
             f"point, so nothing trains them (limit {LIMIT:.0%})",
-            "try another --seed, a wider --hidden, a lower --lr, or --activation tanh",
+            CURE,
         )
         for number, (dead, width) in enumerate(zip(counts, widths, strict=False), start=1)
-        if dead > LIMIT * width
+        if dead >= LIMIT * width
     ]
 
 
@@ -80,18 +84,33 @@ def _saturated(values: torch.Tensor, activation: str) -> float:
 
 @torch.no_grad()
 def check_end(network: Mlp, split: Split) -> list[Finding]:
-    """Look at a trained network: dead layers, and one answer for every point."""
+    """Look at a trained network: dead layers, one answer for every point, a straight line's."""
     found = check_dead(dead_units(network, split), network.spec.hidden)
-    output = network(split.points)
+    if not network.spec.hidden:
+        return found
+    sample = Split(split.points[:MOST_FOR_LINE], split.labels[:MOST_FOR_LINE])
+    output = network(sample.points)
     spread = float(output.std(correction=0))
-    if network.spec.hidden and spread < LEAST_SPREAD:
+    accuracy = float(((output > 0).long() == sample.labels).float().mean())
+    line = best_line(sample)
+    if spread < LEAST_SPREAD:
         found.append(
             Finding(
                 "G-X04",
                 "warn",
                 f"the model answers every point alike: its outputs spread by {spread:.2g} "
                 f"(limit {LEAST_SPREAD}), the labels by 1",
-                "it learned nothing: try another --seed, --lr or --hidden",
+                CURE,
+            )
+        )
+    elif accuracy <= line < 1:
+        found.append(
+            Finding(
+                "G-X05",
+                "warn",
+                f"with all its hidden units the network gets {accuracy:.4f} of the training "
+                f"points, no more than the best straight line ({line:.4f}): it is stuck",
+                CURE,
             )
         )
     return found

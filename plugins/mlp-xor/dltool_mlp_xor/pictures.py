@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 GRID = 200
 MOST_POINTS = 600
-MOST_UNITS = 16  # of a layer that are drawn
+MOST_UNITS, COLUMNS = 16, 8  # of a layer that are drawn; in a row
 LEVELS = np.linspace(-1, 1, 11)
 FRAME_GRID, FRAME_INCHES, FRAME_DPI, FRAME_MILLISECONDS, FRAME_COLORS = 120, 3.6, 80, 120, 48
 LAST_FRAME_MILLISECONDS = 1500
@@ -89,14 +89,12 @@ def boundaries(panels: Sequence[Panel], path: Path, classes: Sequence[str]) -> N
 
 
 def hidden_units(panel: Panel, path: Path) -> None:
-    """Draw what each hidden unit gives over the plane, one row for each layer.
+    """Draw what each hidden unit gives over the plane, named layer.unit.
 
     Colours run from the lowest to the highest output of each unit; at most 16 units of a layer.
 
     Raises ConfigError: E205 for a model without hidden layers, E202 unless the name ends in .png.
     """
-    from matplotlib.figure import Figure
-
     check_name(path)
     if not panel.network.spec.hidden:
         raise ConfigError(
@@ -106,29 +104,35 @@ def hidden_units(panel: Panel, path: Path) -> None:
     device = panel.network.mean.device
     with torch.no_grad():
         layers = panel.network.hidden_units(window.points.to(device))
-    columns = min(max(panel.network.spec.hidden), MOST_UNITS)
+    units = [
+        (f"{layer}.{unit + 1}", values[:, unit].cpu().numpy().reshape(window.x.shape))
+        for layer, values in enumerate(layers, start=1)
+        for unit in range(min(values.shape[1], MOST_UNITS))
+    ]
+    _draw_units(units, path, panel.title)
+
+
+def _draw_units(units: Sequence[tuple[str, npt.NDArray[Any]]], path: Path, title: str) -> None:
+    from matplotlib import colormaps
+    from matplotlib.figure import Figure
+
+    columns = min(len(units), COLUMNS)
+    rows = -(-len(units) // columns)
+    width, height = max(1.1 * columns, 3.0), 1.3 * rows + 0.4
+    # few colours make a small file, and lines of equal output
+    palette = colormaps["viridis"].resampled(12)
     with drawing():
-        width, height = 1.15 * columns + 0.5, 1.35 * len(layers) + 0.6
-        figure = Figure(figsize=(max(width, 4.0), height), dpi=DPI, layout="constrained")
-        figure.suptitle(heading(panel.title, max(width, 4.0)), fontsize=11, color=INK)
-        rows = figure.subplots(len(layers), columns, squeeze=False)
-        for number, (row, values) in enumerate(zip(rows, layers, strict=True), start=1):
-            _draw_layer(row, window, values.cpu().numpy(), number)
+        figure = Figure(figsize=(width, height), dpi=DPI, layout="constrained")
+        figure.suptitle(heading(title, width), fontsize=11, color=INK)
+        places = figure.subplots(rows, columns, squeeze=False).ravel()
+        for place in places[len(units) :]:
+            place.set_visible(False)
+        for place, (name, picture) in zip(places, units, strict=False):
+            place.imshow(picture, origin="lower", cmap=palette, aspect="auto")
+            place.set_title(name, fontsize=8, color=INK, pad=2)
+            place.set_xticks([])
+            place.set_yticks([])
         save(figure, path)
-
-
-def _draw_layer(
-    row: Sequence[Axes], window: Window, values: npt.NDArray[np.float32], number: int
-) -> None:
-    for unit, axes in enumerate(row):
-        axes.set_xticks([])
-        axes.set_yticks([])
-        if unit >= values.shape[1]:
-            axes.set_visible(False)
-            continue
-        picture = values[:, unit].reshape(window.x.shape)
-        axes.imshow(picture, origin="lower", cmap="viridis", aspect="auto")
-        axes.set_title(f"{number}.{unit + 1}", fontsize=8, color=INK, pad=2)
 
 
 def animate(
@@ -172,10 +176,12 @@ def _frame(
 
     figure = Figure(figsize=(FRAME_INCHES, FRAME_INCHES), dpi=FRAME_DPI)
     canvas = FigureCanvasAgg(figure)
-    axes = figure.add_axes((0.1, 0.08, 0.87, 0.84))
+    axes = figure.add_axes((0.02, 0.02, 0.96, 0.88))
     _draw_plane(axes, window, values)
     _draw_points(axes, split, classes, most=200)
     axes.set_title(title, fontsize=10, color=INK)
+    axes.set_xticks([])
+    axes.set_yticks([])
     canvas.draw()  # type: ignore[no-untyped-call]
     pixels = np.asarray(canvas.buffer_rgba())  # type: ignore[no-untyped-call]
     return np.ascontiguousarray(pixels[..., :3])

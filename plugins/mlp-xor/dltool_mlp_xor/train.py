@@ -30,7 +30,8 @@ from dltool_mlp_xor import data as point_data
 from dltool_mlp_xor import health, pictures, snapshots
 from dltool_mlp_xor.config import TrainConfig
 from dltool_mlp_xor.data import Batches, PointData
-from dltool_mlp_xor.evaluate import Measured, as_result, as_text, best_line, evaluate
+from dltool_mlp_xor.evaluate import Measured, as_result, as_text, evaluate
+from dltool_mlp_xor.line import best_line
 from dltool_mlp_xor.model import Mlp, Spec, TwoLogits, build, count_parameters, loss_of
 from dltool_mlp_xor.predict import DESCRIPTION, describe_model
 
@@ -44,7 +45,6 @@ class Outcome:
     best_loss: float
     seconds: float
     steps: int
-    findings: list[Finding]
 
 
 def train(
@@ -84,7 +84,11 @@ def train(
         description = describe_model(config, network, data.classes)
         files.write_json_atomic(run.folder / DESCRIPTION, description)
         resumed = resume is not None
-        outcome = _loop(config, network, optimizer, data, run, console, resume=resumed)
+        outcome = _loop(
+            config, network, optimizer, data, run, console, findings=findings, resume=resumed
+        )
+        if config.guards != "off":
+            _tell(health.check_end(network, data.train), findings, console)
         _finish(config, run, network, data, outcome, findings, console)
 
 
@@ -96,6 +100,7 @@ def _loop(
     run: Run,
     console: Console,
     *,
+    findings: list[Finding],
     resume: bool,
 ) -> Outcome:
     """Train, choose the best epoch on validation points, test once."""
@@ -116,7 +121,6 @@ def _loop(
     kept = snapshots.moments(config.epochs, config.snapshots)
     if 0 in kept and not resume:
         snapshots.write(run.folder, 0, network)
-    warned: list[Finding] = []
     with training.session(
         run, network, optimizer, settings, scheduler=scheduler, console=console, resume=resume
     ) as session:
@@ -129,9 +133,8 @@ def _loop(
             if epoch + 1 in kept:
                 snapshots.write(run.folder, epoch + 1, network)
             dead = health.dead_units(network, data.train)
-            if config.guards != "off" and not warned:
-                warned = health.check_dead(dead, network.spec.hidden)
-                act(warned, console)
+            if config.guards != "off" and not any(found.code == health.DEAD for found in findings):
+                _tell(health.check_dead(dead, network.spec.hidden), findings, console)
             session.report(_validated(config, network, data, dead))
         session.best.load_into(network)
         return Outcome(
@@ -140,7 +143,6 @@ def _loop(
             best_loss=session.best.value or 0.0,
             seconds=session.stopwatch.seconds,
             steps=session.global_step,
-            findings=_after(config, network, data, warned, console),
         )
 
 
@@ -159,15 +161,11 @@ def _validated(
     return values
 
 
-def _after(
-    config: TrainConfig, network: Mlp, data: PointData, warned: list[Finding], console: Console
-) -> list[Finding]:
-    """Judge the kept weights; what was said during the training is not said again."""
-    if config.guards == "off":
-        return []
-    findings = health.check_end(network, data.train)
-    act([found for found in findings if found not in warned], console)
-    return findings
+def _tell(new: list[Finding], findings: list[Finding], console: Console) -> None:
+    """Warn of what was not said before, and remember it."""
+    unsaid = [found for found in new if found not in findings]
+    act(unsaid, console)
+    findings += unsaid
 
 
 def _optimizer(config: TrainConfig, network: Mlp) -> Optimizer:
@@ -238,7 +236,7 @@ def _finish(
         "dead_units": health.dead_units(network, data.train),
         "steps": outcome.steps,
         "training_seconds": round(outcome.seconds, 3),
-        "findings": [found.as_dict() for found in [*findings, *outcome.findings]],
+        "findings": [found.as_dict() for found in findings],
         "picture": str(run.folder / "boundary.png"),
     }
     description = describe_model(config, network, data.classes)
@@ -258,8 +256,8 @@ def _summary(result: Mapping[str, Any]) -> str:
     lines = [f"test {as_text(dict(result))}"]
     if result["best_line"] is not None:
         lines.append(
-            "a model without a hidden layer draws one straight line; the best line there is gets "
-            f"{result['best_line']:.4f} of these points"
+            "a model without a hidden layer draws one straight line; the best line that was found "
+            f"(360 directions) gets {result['best_line']:.4f} of these points"
         )
     if any(result["dead_units"]):
         lines.append(f"dead ReLU units by layer: {result['dead_units']}")
