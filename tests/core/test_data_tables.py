@@ -120,10 +120,14 @@ def test_formats(write, engine, content, form, expected):
 )
 def test_faults_are_named_with_their_place(write, engine, content, words):
     needs = {"b"} if "is no" in words else set()
-    with pytest.raises(DataError) as caught:
+
+    def read():
         table = tables.read(write(content), numbers=needs, engine=engine)
         # a decimal comma makes most cells text: the column is a fault only where numbers are due
         tables.read(table.path, numbers=set(table.columns), engine=engine)
+
+    with pytest.raises(DataError) as caught:
+        read()
     assert words in caught.value.one_line()
     assert caught.value.exit_code == 5
 

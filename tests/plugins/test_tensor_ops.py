@@ -243,7 +243,10 @@ def faults():
     ]
 
 
-@pytest.mark.parametrize(("place", "name", "fault", "found"), faults(), ids=lambda v: str(v)[:40])
+FAULT_IDS = [found for *_, found in faults()]
+
+
+@pytest.mark.parametrize(("place", "name", "fault", "found"), faults(), ids=FAULT_IDS)
 def test_check_finds_a_planted_fault(monkeypatch, capsys, place, name, fault, found):
     from dltool import cli
 
