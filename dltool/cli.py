@@ -85,7 +85,7 @@ class LazyGroup(TyperGroup):
                 verbs: list[Any] = [_stand_in(verb, "") for verb in topic.verbs]
                 return name, TyperGroup(name=name, commands=verbs), []
             if not ctx.resilient_parsing:
-                _tell_rivals(topic)
+                _tell_rivals(topic, name)
             return name, _topic(topic, name, remember=_is_work(ctx, args)), args[1:]
         if name.startswith("-") or ctx.resilient_parsing:
             return super().resolve_command(ctx, args)
@@ -109,9 +109,9 @@ def _plain(text: str) -> str:
     return text.replace("[", "\\[") if framed else text
 
 
-def _tell_rivals(topic: plugins.Plugin) -> None:
+def _tell_rivals(topic: plugins.Plugin, name: str) -> None:
     """Say in passing which of several plugins of one name runs, unless the user chose it."""
-    if topic.rivals and topic.name == topic.entry and "your choice" not in topic.why:
+    if topic.rivals and name == topic.entry and "your choice" not in topic.why:
         console.Console("").note(
             f"note: {topic.name!r} is of {topic.distribution} ({topic.why}); also installed: "
             f"{', '.join(topic.rivals)}; choose with dltool plugin prefer"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from importlib.machinery import ModuleSpec
 from importlib.metadata import Distribution, EntryPoint, distributions
@@ -210,9 +210,8 @@ def load(plugin: Plugin) -> typer.Typer:
 # Reading what is installed
 
 
-def _declared() -> list[Plugin]:
-    """Return one plugin for each entry point; what cannot be read is a plugin with a problem."""
-    found: list[Plugin] = []
+def _declared() -> Iterator[list[Plugin]]:
+    """Yield the plugins of each distribution; what cannot be read is a plugin with a problem."""
     for distribution in distributions():
         try:
             text = distribution.read_text("entry_points.txt") or ""
@@ -220,11 +219,11 @@ def _declared() -> list[Plugin]:
                 continue
             entries = [entry for entry in distribution.entry_points if entry.group == GROUP]
         except Exception as error:  # half-removed or hostile metadata must not stop the host
-            found.append(_unreadable(distribution, error))
+            yield [_unreadable(distribution, error)]
             continue
-        name, version = _identity(distribution)
-        found += [_from_entry(entry, name, version) for entry in entries]
-    return found
+        if entries:
+            name, version = _identity(distribution)
+            yield [_from_entry(entry, name, version) for entry in entries]
 
 
 def _unreadable(distribution: Distribution, error: Exception) -> Plugin:
@@ -292,19 +291,24 @@ def _normal(distribution: str) -> str:
     return re.sub(r"[-_.]+", "-", distribution).lower()
 
 
-def _unique(found: Iterable[Plugin]) -> list[Plugin]:
-    """Keep one of each distribution and name: the first on the path, as Python does.
+def _unique(packages: Iterable[list[Plugin]]) -> list[Plugin]:
+    """Keep the first distribution of each name on the path, as Python does.
 
-    What only claims to be of dltool's own distribution is kept under a name of its own.
+    One that only claims to be dltool's own is kept beside it, under a name of its own.
     """
-    kept: dict[tuple[str, str], Plugin] = {}
-    for plugin in found:
-        name = _normal(plugin.distribution)
-        if name == HOST and not plugin.is_own:
-            plugin = replace(plugin, distribution=f"{plugin.distribution}~2")
-            name = plugin.distribution
-        kept.setdefault((name, plugin.entry), plugin)
-    return list(kept.values())
+    seen: set[str] = set()
+    kept: list[Plugin] = []
+    for declared in packages:
+        name = _normal(declared[0].distribution)
+        if name in seen:
+            continue
+        if name == HOST and not any(plugin.is_own for plugin in declared):
+            false = f"{declared[0].distribution}~2"
+            kept += [replace(plugin, distribution=false) for plugin in declared]
+            continue
+        seen.add(name)
+        kept += {plugin.entry: plugin for plugin in reversed(declared)}.values()
+    return kept
 
 
 def _named(found: Iterable[Plugin], choices: settings.Choices) -> list[Plugin]:
