@@ -175,7 +175,7 @@ def run(arguments: list[str]) -> int:
             arguments, prog_name="dltool", standalone_mode=False, windows_expand_args=False
         )
         if result == 130:
-            raise Interrupted(2, "interrupted; there was nothing to save")
+            raise _interrupted()
         return result if isinstance(result, int) else 0
     except Stopped:
         return 0
@@ -183,7 +183,8 @@ def run(arguments: list[str]) -> int:
         # the reader (head, less) has gone: nothing is wrong and nobody listens
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    except Exception as error:
+    except (Exception, KeyboardInterrupt) as caught:
+        error = _interrupted() if isinstance(caught, KeyboardInterrupt) else caught
         if os.environ.get("DLTOOL_DEBUG"):
             import traceback
 
@@ -196,8 +197,23 @@ def run(arguments: list[str]) -> int:
         return known.exit_code
 
 
+class Terminated(KeyboardInterrupt):
+    """SIGTERM came: like Ctrl-C, so that no `except Exception` of a library can swallow it."""
+
+
+terminated = False
+
+
 def _terminate(number: int, frame: FrameType | None) -> None:
-    raise Interrupted(number, "terminated; there was nothing to save")
+    global terminated
+    terminated = True
+    raise Terminated
+
+
+def _interrupted() -> Interrupted:
+    if terminated:
+        return Interrupted(15, "terminated; there was nothing to save")
+    return Interrupted(2, "interrupted; there was nothing to save")
 
 
 def _leading_options(arguments: list[str]) -> list[str]:
