@@ -217,7 +217,7 @@ def run(arguments: list[str]) -> int:
             arguments, prog_name="dltool", standalone_mode=False, windows_expand_args=False
         )
         if result == 130:
-            raise Interrupted(2, "interrupted; there was nothing to save")
+            raise _interrupted()
         return result if isinstance(result, int) else 0
     except Stopped:
         return 0
@@ -228,7 +228,8 @@ def run(arguments: list[str]) -> int:
         if type(sys.stdout).__name__ == "PacifyFlushWrapper":
             return _reader_gone()
         raise
-    except Exception as error:
+    except (Exception, KeyboardInterrupt) as caught:
+        error = _interrupted() if isinstance(caught, KeyboardInterrupt) else caught
         if os.environ.get("DLTOOL_DEBUG"):
             import traceback
 
@@ -247,8 +248,23 @@ def _reader_gone() -> int:
     return 0
 
 
+class Terminated(KeyboardInterrupt):
+    """SIGTERM came: like Ctrl-C, so that no `except Exception` of a library can swallow it."""
+
+
+terminated = False
+
+
 def _terminate(number: int, frame: FrameType | None) -> None:
-    raise Interrupted(number, "terminated; there was nothing to save")
+    global terminated
+    terminated = True
+    raise Terminated
+
+
+def _interrupted() -> Interrupted:
+    if terminated:
+        return Interrupted(15, "terminated; there was nothing to save")
+    return Interrupted(2, "interrupted; there was nothing to save")
 
 
 def _leading_options(arguments: list[str]) -> list[str]:

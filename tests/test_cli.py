@@ -243,6 +243,27 @@ def test_unexpected_failures_are_one_line_unless_debugged(dltool, monkeypatch):
     assert cli.explain(MemoryError(), "").exit_code == 8
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="sends a POSIX signal")
+def test_termination_is_not_swallowed_by_a_library(dltool, environment, work):
+    code = """
+import os, signal, sys
+from dltool import cli, plugins
+def swallowing(*_):
+    try:
+        os.kill(os.getpid(), signal.SIGTERM)
+    except Exception:
+        pass
+    return []
+plugins.discover = swallowing
+sys.exit(cli.run(["plugin", "list", "--json"]))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=work, env=environment
+    )
+    assert done.returncode == 143
+    assert json.loads(done.stdout)["error"]["exit_code"] == 143
+
+
 def test_core_command_cannot_be_replaced(monkeypatch):
     from dltool import plugins
 
