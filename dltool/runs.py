@@ -22,6 +22,9 @@ from dltool.errors import CheckpointError, ConfigError, DltoolError
 
 FORMAT = 1
 ROOT = Path("runs")
+# tomllib's time and memory grow with the square of a dotted name's parts
+CONFIG_BYTES = 64 * 1024
+CONFIG_DOTS = 500
 RECORDED_PACKAGES = ("torch", "torchvision", "numpy", "safetensors", "pillow", "scikit-learn")
 RECORDED_VARIABLES = ("CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS", "CUBLAS_WORKSPACE_CONFIG")
 
@@ -67,7 +70,10 @@ def read_config_file(path: Path, config_class: type[Any]) -> dict[str, Any]:
     import tomllib
 
     try:
-        values = tomllib.loads(path.read_text(encoding="utf-8-sig"))
+        text = files.read_limited(path, CONFIG_BYTES).decode("utf-8-sig")
+        if any(line.count(".") > CONFIG_DOTS for line in text.splitlines()):
+            raise ValueError("a name has too many parts")
+        values = tomllib.loads(text)
     except (OSError, ValueError, RecursionError) as error:
         raise ConfigError(
             "E203", f"cannot read the configuration {path}: {error}", cure="give a TOML file"
