@@ -1,6 +1,7 @@
 # make demo     install into .venv, train on handwritten digits, use the model
 # make test     install into .venv, then lint, types and every default test
 # make check    ruff, mypy and the quick tests
+# make faults   the whole fault matrix, some 20 minutes; counts in benchmarks/results/faults.json
 # make bench    the measurements of benchmarks/, as JSON
 PYTHON ?= python3
 VENV := .venv
@@ -43,9 +44,14 @@ fix: $(INSTALLED)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+faults: $(INSTALLED)
+	DLTOOL_FAULTS=full DLTOOL_FAULTS_OUT=benchmarks/results/faults.json OMP_NUM_THREADS=1 \
+		$(BIN)/python -m pytest -q -n 2 --dist load --timeout 1800 tests/faults
+
 bench: $(INSTALLED)
 	$(BIN)/python benchmarks/startup.py
 	$(BIN)/python benchmarks/loop_overhead.py
+	$(BIN)/python benchmarks/checkpoint.py
 	$(BIN)/python benchmarks/cnn_recipes.py
 
 clean:

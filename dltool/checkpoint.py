@@ -316,23 +316,36 @@ def steps(root: Path) -> list[Path]:
     return sorted(found, key=lambda path: int(path.name[5:]), reverse=True)
 
 
-def superfluous(root: Path, keep: int) -> tuple[list[Path], list[str]]:
+def superfluous(root: Path, keep: int, run_id: str | None = None) -> tuple[list[Path], list[str]]:
     """Return the step checkpoints that are older than the `keep` newest that verify, and notes.
 
-    Only real folders named as `save` names them count; what does not verify is never counted as
-    kept, and while nothing verifies nothing is superfluous.
+    What does not verify is never counted as kept, and while nothing verifies nothing is
+    superfluous. Links, and folders that name another run than `run_id`, are never listed.
     """
     kept, notes = 0, []
-    for position, path in enumerate(found := steps(root)):
-        try:
-            verify(path)
-        except DltoolError as error:
-            notes.append(f"{path.name} is left for you to look at: {error.message}")
-            continue
-        kept += 1
-        if kept == max(keep, 1):
-            return [old for old in found[position + 1 :] if not old.is_symlink()], notes
-    return [], notes
+    old: list[Path] = []
+    for path in steps(root):
+        if path.is_symlink() or not _is_ours(path, run_id):
+            notes.append(f"{path.name} is left alone: this run did not write it")
+        elif kept >= max(keep, 1):
+            old.append(path)
+        else:
+            try:
+                verify(path)
+                kept += 1
+            except DltoolError as error:
+                notes.append(f"{path.name} is left for you to look at: {error.message}")
+    return old, notes
+
+
+def _is_ours(folder: Path, run_id: str | None) -> bool:
+    """Tell whether a checkpoint names this run; one that cannot be read may be ours."""
+    try:
+        document = json.loads(files.read_limited(folder / STATE))
+        written_by = document["state"].get("run")
+    except (*JSON_ERRORS, RecursionError):
+        return True
+    return run_id is None or written_by in (None, run_id)
 
 
 def newest(root: Path) -> tuple[Checkpoint, list[str]]:

@@ -8,7 +8,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
+from dltool import files
 from dltool.errors import ConfigError
+
+# tomllib's time and memory grow with the square of a dotted name's parts
+CONFIG_BYTES = 64 * 1024
+CONFIG_DOTS = 500
 
 Config = TypeVar("Config")
 
@@ -52,7 +57,10 @@ def read_config_file(path: Path, config_class: type[Any]) -> dict[str, Any]:
     import tomllib
 
     try:
-        values = tomllib.loads(path.read_text(encoding="utf-8-sig"))
+        text = files.read_limited(path, CONFIG_BYTES).decode("utf-8-sig")
+        if any(line.count(".") > CONFIG_DOTS for line in text.splitlines()):
+            raise ValueError("a name has too many parts")
+        values = tomllib.loads(text)
     except (OSError, ValueError, RecursionError) as error:
         raise ConfigError(
             "E203", f"cannot read the configuration {path}: {error}", cure="give a TOML file"

@@ -204,12 +204,12 @@ def prune(
 ) -> None:
     """Remove a run's older step checkpoints; the newest that verify and the best stay."""
     console = Console("checkpoint prune", json=json)
-    runs.read_json(run)
+    run_id = runs.read_json(run).get("id")
     console.loading()
     from dltool import checkpoint
 
     with runs.locked(run):
-        old, notes = checkpoint.superfluous(run / "checkpoints", keep)
+        old, notes = checkpoint.superfluous(run / "checkpoints", keep, run_id)
         for note in notes:
             console.warn(note)
         size = sum(_bytes_below(path) for path in old)

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from dltool.console import Console
-from dltool.data.archives import member_parts, safe_members
+from dltool.data.archives import DAMAGE, member_parts, safe_members
 from dltool.data.decode import ImageItem, ItemReader, decode, header, is_grey, quiet
 from dltool.data.download import name_content
 from dltool.errors import DataError
@@ -237,7 +237,7 @@ def _entries(path: Path) -> list[_Entry]:
         return _members(path)
     except OSError as error:
         raise DataError("E501", f"{path} cannot be read: {error.strerror}") from error
-    except zipfile.BadZipFile as error:
+    except DAMAGE as error:
         raise DataError("E502", f"{path} is a damaged zip: {error}", cure="get it again") from error
 
 

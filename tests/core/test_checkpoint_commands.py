@@ -121,6 +121,16 @@ def test_prune_counts_only_what_verifies(tmp_path):
     assert checkpoint.superfluous(run / "checkpoints", 1)[0] == []
 
 
+def test_prune_leaves_the_checkpoints_of_another_run(dltool, work):
+    run = make_run(work / "run")
+    (run / "run.json").write_text('{"format": 1, "topic": "t", "id": "mine"}')
+    save(run / "checkpoints" / "step-00000015", 1.0, step=15, run="theirs")
+    save(run / "checkpoints" / "step-00000016", 1.0, step=16, run="mine")
+    done = dltool("checkpoint", "prune", "run", "--keep", "1", "--yes")
+    assert "step-00000015 is left alone" in done.err
+    assert names(run) == ["best", "step-00000015", "step-00000040"]
+
+
 def test_prune_waits_for_nobody(dltool, work):
     run = make_run(work / "run")
     with runs.locked(run):

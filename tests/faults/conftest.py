@@ -14,6 +14,8 @@ import pytest
 
 CHILDREN = Path(__file__).parent / "children"
 FULL = os.environ.get("DLTOOL_FAULTS") == "full"
+# tests may change the working folder
+OUT = os.environ.get("DLTOOL_FAULTS_OUT") and os.path.abspath(os.environ["DLTOOL_FAULTS_OUT"])
 
 
 @pytest.fixture(scope="session")
@@ -35,9 +37,8 @@ def tally(request):
         noted[name] = {"line": name, "count": count, "test": request.node.nodeid, **facts}
 
     yield note
-    out = os.environ.get("DLTOOL_FAULTS_OUT")
-    if out and noted:
-        with Path(out + ".lines").open("a", encoding="utf-8") as stream:
+    if OUT and noted:
+        with Path(OUT + ".lines").open("a", encoding="utf-8") as stream:
             stream.writelines(json.dumps(line) + "\n" for line in noted.values())
 
 
@@ -61,19 +62,17 @@ def child(environment):
 
 def pytest_sessionstart(session):
     """Begin the counts anew; under xdist only the controller does."""
-    out = os.environ.get("DLTOOL_FAULTS_OUT")
-    if out and not hasattr(session.config, "workerinput"):
-        Path(out).parent.mkdir(parents=True, exist_ok=True)
-        Path(out + ".lines").write_text("", encoding="utf-8")
+    if OUT and not hasattr(session.config, "workerinput"):
+        Path(OUT).parent.mkdir(parents=True, exist_ok=True)
+        Path(OUT + ".lines").write_text("", encoding="utf-8")
 
 
 def pytest_sessionfinish(session, exitstatus):
     """Gather the counts of all workers into one file."""
-    out = os.environ.get("DLTOOL_FAULTS_OUT")
-    if not out or hasattr(session.config, "workerinput"):
+    if not OUT or hasattr(session.config, "workerinput"):
         return
-    lines = Path(out + ".lines").read_text(encoding="utf-8").splitlines()
+    lines = Path(OUT + ".lines").read_text(encoding="utf-8").splitlines()
     counts = sorted(map(json.loads, lines), key=lambda line: (line["line"], line["test"]))
     report = {"full": FULL, "passed": int(exitstatus) == 0, "faults": counts}
-    Path(out).write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
-    Path(out + ".lines").unlink()
+    Path(OUT).write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    Path(OUT + ".lines").unlink()

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from dltool import checkpoint, convert, files, headers, runs
-from dltool.data import archives, decode, idx
+from dltool.data import archives, decode, idx, images
 from dltool.errors import DltoolError
 
 FULL = os.environ.get("DLTOOL_FAULTS") == "full"
@@ -179,6 +179,10 @@ def test_config_toml(place, tally):
     for deep in (b"epochs = " + b"[" * 100_000, b"a." * 50_000 + b"b = 1", b"x = {" * 9000):
         place.write_bytes(deep)
         assert not survives(runs.read_config_file, place, Config)
+    many = b"\n".join(b"a%d" % line + b".b" * 490 + b" = 1" for line in range(60))
+    for large in (many, b"#" * 70_000):
+        place.write_bytes(large)
+        assert not survives(runs.read_config_file, place, Config)
     place.write_bytes(TOML)
     assert survives(runs.read_config_file, place, Config)
     tally("fuzz: config TOML", 20_000 if FULL else 600, crashes=0)
@@ -325,6 +329,28 @@ def test_archives(place, tmp_path, tally):
     outside = {path.name for path in tmp_path.iterdir() if not path.name.startswith("out")}
     assert outside == {"file"}
     tally("fuzz: archives", 5_000 if FULL else 300, crashes=0, escapes=0)
+
+
+def test_zip_of_images(tmp_path, tally):
+    path = tmp_path / "data.zip"
+    with zipfile.ZipFile(path, "w") as made:
+        for name in ("cat/1.png", "dog/1.png"):
+            made.writestr(name, IMAGES[0])
+    original = path.read_bytes()
+    reader = decode.ItemReader
+
+    @examples(200, 5_000)
+    @given(mutated(original))
+    def check(data):
+        path.write_bytes(data)
+        if survives(images.scan, path):
+            for item in images.scan(path).splits["all"]:
+                survives(reader().read, item)
+
+    check()
+    path.write_bytes(original)
+    assert survives(images.scan, path)
+    tally("fuzz: zip of images", 5_000 if FULL else 200, crashes=0)
 
 
 def test_run_files(tmp_path, tally):
