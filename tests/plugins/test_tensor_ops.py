@@ -183,7 +183,8 @@ def test_catalog_and_known_values_name_the_same_demos():
         (AtMost(3), 3, 3.001),
         (AtMost(3), -1, math.nan),
         (AtLeast(3), 3, 2.999),
-        (AtLeast(3), 4, True),
+        (AtLeast(0), 4, True),
+        (AtMost(3), 1, True),
         (Containing("size"), "a size of", "another"),
     ],
 )
@@ -315,6 +316,7 @@ def test_column_with_row_is_warned_of():
     assert "8x8 pairs" in shapes.broadcast([(8, 1), (8,)]).warning
     assert not shapes.broadcast([(8, 1), (1, 8)]).warning
     assert not shapes.broadcast([(8, 1), (3,)]).warning
+    assert not shapes.broadcast([(8, 8), (8,)]).warning
     assert not shapes.broadcast([(1, 1), (1,)]).warning
 
 
