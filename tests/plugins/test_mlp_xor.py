@@ -311,6 +311,7 @@ def test_default_command_learns_the_table(dltool, work):
     assert result["accuracy"]["n"] == 4
     assert result["accuracy"]["baseline"] == 0.5
     assert result["best_line"] is None
+    assert result["measured_on"] == "the training points"
     folder = work / result["run"]
     for name in ("config.json", "metrics.jsonl", "curves.png", "boundary.png", "run.json"):
         assert (folder / name).stat().st_size > 0
@@ -409,7 +410,7 @@ def test_resume_of_finished_and_changed_runs(run, here):
     before = (here / "a" / "model" / "model.safetensors").stat().st_mtime_ns
     shown = run("train", "--resume", "a")
     assert "finished already" in shown.err
-    assert "test accuracy" in shown.out
+    assert "the four points: accuracy" in shown.out
     assert (here / "a" / "model" / "model.safetensors").stat().st_mtime_ns == before
     shutil.rmtree(here / "a" / "model")
     run("predict", "a", "0,1")  # an unfinished run gives its best so far

@@ -160,7 +160,7 @@ RECIPES: dict[str, dict[str, Any]] = {
         "hidden": "9,5",
         "activation": "sigmoid",
         "learning_rate": 0.3,
-        "epochs": 60,
+        "epochs": 40,
         "passes": 1,
     },
     "spirals": {

@@ -229,6 +229,7 @@ def _finish(
         "task": config.task,
         "network": network.spec.name,
         "parameters": count_parameters(network),
+        "measured_on": "the training points" if data.is_whole else "test points",
         **measured,
         "best_line": None if network.spec.hidden else best_line(data.test),
         "best_epoch": outcome.best_epoch,
@@ -253,7 +254,8 @@ def _finish(
 
 
 def _summary(result: Mapping[str, Any]) -> str:
-    lines = [f"test {as_text(dict(result))}"]
+    where = "test" if result["measured_on"] == "test points" else "the four points:"
+    lines = [f"{where} {as_text(dict(result))}"]
     if result["best_line"] is not None:
         lines.append(
             "a model without a hidden layer draws one straight line; the best line that was found "
