@@ -49,10 +49,10 @@ def parse_every(option: str, value: str | float) -> Every:
     steps = re.fullmatch(r"([0-9]+)steps?", value)
     if steps and int(steps[1]) > 0:
         return Every(steps=int(steps[1]))
-    match = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)([smh])", value)
+    match = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)([smh]?)", value)
     if match is None:
         raise _not_understood(option, value, "a number with s, m, h or steps", "10m")
-    return Every(seconds=float(match[1]) * SECONDS[match[2]])
+    return Every(seconds=float(match[1]) * SECONDS[match[2] or "s"])
 
 
 def _not_understood(option: str, text: str, expected: str, example: str) -> ConfigError:

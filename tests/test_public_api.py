@@ -66,7 +66,7 @@ def test_the_real_signatures_are_described():
     assert api["dltool.device.choose"] == "def (name: 'str') -> 'Choice'"
     assert api["dltool.options.EpochsOption"] == "option int --epochs"
     assert any(line.startswith("def result(") for line in api["dltool.console.Console"])
-    assert "save_every: float" in api["dltool.training.Settings"]
+    assert "save_every: float | str" in api["dltool.training.Settings"]
 
 
 def imported_names(text):

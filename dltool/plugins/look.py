@@ -6,7 +6,6 @@ its own finds, see `probe`.
 
 from __future__ import annotations
 
-import ast
 import re
 import sys
 import warnings
@@ -127,6 +126,8 @@ def _missing(spec: ModuleSpec, source: bytes, package: ModuleSpec, name: str) ->
 
 def _is_certain(source: bytes, name: str) -> bool:
     """Confirm by the syntax tree: the line could stand inside a text, or behind a guard."""
+    import ast
+
     try:
         tree = ast.parse(source)
     except (SyntaxError, ValueError, RecursionError, MemoryError):

@@ -10,7 +10,6 @@ from pathlib import Path
 from sys import platform
 from typing import Any
 
-from dltool import files
 from dltool.errors import ConfigError, DltoolError
 
 CHOICES = "plugins.json"
@@ -90,6 +89,8 @@ def change_choices(
     choices = read_choices()
     if choices.problem:
         raise ConfigError("E203", choices.problem, cure=f"correct or remove {path}")
+    from dltool import files
+
     disabled = (choices.disabled | {disable}) - {enable, ""}
     preferred = {**choices.preferred, **dict([prefer] if prefer else [])}
     preferred.pop(forget, None)
@@ -112,6 +113,8 @@ def read_status() -> dict[str, dict[str, str]]:
 
 def remember(key: str, entry: Mapping[str, str] | None) -> None:
     """Keep what a check found about a plugin, or forget it; a full disk is no failure here."""
+    from dltool import files
+
     known = read_status()
     if entry is None and key not in known:
         return

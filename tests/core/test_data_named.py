@@ -215,19 +215,18 @@ def test_every_set_is_described_and_its_files_can_be_known():
         for file, source in data.files.items():
             assert isinstance(source, Source)
             assert source.size > 0
-            assert len(source.checksum) == len("md5:") + hashlib.md5().digest_size * 2
+            assert len(source.checksum) == len("sha256:") + hashlib.sha256().digest_size * 2
             assert all(url.startswith("https://") and url.endswith(file) for url in source.urls)
 
 
 @pytest.mark.parametrize(
     ("name", "theirs"), [("mnist", "MNIST"), ("fashion-mnist", "FashionMNIST")]
 )
-def test_checksums_and_classes_are_those_of_torchvision(name, theirs):
+def test_files_and_classes_are_those_of_torchvision(name, theirs):
     from torchvision import datasets
 
     known = dict(getattr(datasets, theirs).resources)
-    ours = {file: source.checksum for file, source in NAMED[name].files.items()}
-    assert ours == {file: f"md5:{digest}" for file, digest in known.items()}
+    assert set(NAMED[name].files) == set(known)
     if name == "fashion-mnist":
         assert list(NAMED[name].classes) == datasets.FashionMNIST.classes
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from dltool import files, runs
+from dltool import files, resuming, runs
 from dltool.errors import CheckpointError, ConfigError
 
 
@@ -106,9 +106,11 @@ def test_existing_folder_with_content_is_refused(tmp_path):
 def test_config_comes_back_with_origins():
     run = make()
     assert runs.read_config(run.folder, Config) == (Config(), ORIGINS)
+    folder = str(run.folder)
     with pytest.raises(ConfigError, match="epochs: 3 in the run, 4 given"):
-        runs.refuse_changes(Config(), {"epochs": 4, "name": "a"}, run.folder)
-    runs.refuse_changes(Config(), {"epochs": 3}, run.folder)
+        resuming.resumed(folder, "t", Config, {"epochs": 4, "name": "a"}, allow_changed=False)
+    same = resuming.resumed(folder, "t", Config, {"epochs": 3}, allow_changed=False)
+    assert same == (run.folder, Config(), ORIGINS)
 
 
 def test_log_survives_a_half_written_last_line():

@@ -31,7 +31,9 @@ def pytest_run(folder, *words):
     )
 
 
-@pytest.mark.parametrize(("topic", "checks"), [("cnn", 9), ("gpu", 7)])
+@pytest.mark.parametrize(
+    ("topic", "checks"), [("cnn", 9), ("gpu", 7), ("linreg", 9), ("mlp-xor", 9), ("tensor-ops", 7)]
+)
 def test_our_own_topics_hold_the_contract(tmp_path, topic, checks):
     done = pytest_run(tmp_path, "-q", "--dltool-plugin", topic)
     assert done.returncode == 0, done.stdout[-4000:]
@@ -210,6 +212,6 @@ def test_a_smoke_training_that_takes_too_long_is_found(trained_topic):
 
 
 def test_a_run_that_never_says_finished_is_found(trained_topic):
-    faulty = trained_topic("train.py", 'status="finished", ', "")
+    faulty = trained_topic("train.py", "run.finish(result)", "pass")
     with pytest.raises(conformance.Breach, match=r"run\.json says 'running'"):
         conformance.smoke_training(faulty)

@@ -162,7 +162,7 @@ def test_the_doctor_compares_requirements(dltool, site):
 def test_a_failed_call_is_remembered_until_the_source_changes(dltool, site, tmp_path):
     path = {"PYTHONPATH": str(site)}
     folder = hostile.install(site, "evil", cli="raise RuntimeError('no luck')\n")
-    dltool("evil", "--help", code=4, **path)
+    assert "RuntimeError: no luck" in dltool("evil", "--help", **path).out
     dltool("evil", "info", "x", code=4, **path)
     dltool("plugin", "info", "evil", **path)
     assert not (tmp_path / "home").exists()
@@ -413,7 +413,7 @@ def test_a_new_topic_is_clean_and_overwrites_nothing(dltool, work):
     if shutil.which("ruff"):
         for words in (["check", "--select", "E,F,I,B,UP,SIM,PT,RET"], ["format", "--check"]):
             line = ["ruff", *words, "--isolated", "--line-length", "100", "--no-cache", str(folder)]
-            done = subprocess.run(line, capture_output=True, text=True, check=False)
+            done = subprocess.run(line, capture_output=True, text=True, check=False, cwd=work)
             assert done.returncode == 0, done.stdout
 
 
