@@ -413,7 +413,7 @@ def test_a_new_topic_is_clean_and_overwrites_nothing(dltool, work):
     if shutil.which("ruff"):
         for words in (["check", "--select", "E,F,I,B,UP,SIM,PT,RET"], ["format", "--check"]):
             line = ["ruff", *words, "--isolated", "--line-length", "100", "--no-cache", str(folder)]
-            done = subprocess.run(line, capture_output=True, text=True, check=False, cwd=work)
+            done = subprocess.run(line, capture_output=True, text=True, check=False, cwd=folder)
             assert done.returncode == 0, done.stdout
 
 
