@@ -307,7 +307,8 @@ def _arrow_pass(source: _Source, texts: set[str]) -> dict[str, Column]:
     collected = {name: _Texts() for name in order if name in texts}
     for batch in reader:
         for name, parts in numbers.items():
-            parts.append(batch.column(name).to_numpy(zero_copy_only=False))
+            # a copy lets go of the block's own memory
+            parts.append(np.array(batch.column(name).to_numpy(zero_copy_only=False)))
         for name, texts_of in collected.items():
             encoded = batch.column(name).dictionary_encode()
             places = encoded.indices.fill_null(-1).to_numpy(zero_copy_only=False)
