@@ -1,0 +1,397 @@
+"""Average precision as COCO defines it; the numbers are pycocotools' own.
+
+Lin et al., ECCV 2014 (arXiv:1405.0312): precision at 101 recalls, averaged over IoU 0.50 to 0.95
+in steps of 0.05 and over classes that have boxes. A crowd or difficult box is no miss when it is
+not found and no error when it is.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from dltool.device import generator
+from dltool.errors import DataError
+from dltool_detect.data import DetectionSet
+from dltool_detect.detections import Detections
+
+Array = npt.NDArray[np.float64]
+
+ALL_AREAS, MOST_FOUND = 0, 2  # places in pycocotools' tables: every size, 100 boxes a picture
+RESAMPLES = 500
+# above this many pictures times classes a bootstrap takes longer than it tells
+RESAMPLE_LIMIT = 20_000
+
+
+@dataclass(frozen=True)
+class ClassReport:
+    """One class: None stands for a figure without a box to measure it on.
+
+    Args:
+        precision: (101,) at IoU 0.5 and the recalls 0, 0.01, … 1; empty without boxes.
+    """
+
+    name: str
+    boxes: int
+    found: int
+    ap: float | None
+    ap50: float | None
+    ap75: float | None
+    ar: float | None
+    precision: tuple[float, ...]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the figures for JSON."""
+        return {
+            "class": self.name,
+            "boxes": self.boxes,
+            "found": self.found,
+            "ap": self.ap,
+            "ap50": self.ap50,
+            "ap75": self.ap75,
+            "ar100": self.ar,
+        }
+
+
+@dataclass(frozen=True)
+class Report:
+    """The twelve figures of COCO, by class too; None where the data leaves one undefined.
+
+    Args:
+        images, boxes: the sample; crowds and difficult boxes are not counted.
+        ap50_interval: 95 % of a bootstrap over pictures, or None when it was not asked for.
+    """
+
+    images: int
+    boxes: int
+    ap: float | None
+    ap50: float | None
+    ap75: float | None
+    ap_small: float | None
+    ap_medium: float | None
+    ap_large: float | None
+    ar1: float | None
+    ar10: float | None
+    ar100: float | None
+    ar_small: float | None
+    ar_medium: float | None
+    ar_large: float | None
+    per_class: tuple[ClassReport, ...]
+    ap50_interval: tuple[float, float] | None = None
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the figures for JSON."""
+        return {
+            **{name: getattr(self, name) for name in ("images", "boxes", *STATS)},
+            "ap50_interval": self.ap50_interval,
+            "per_class": [row.as_dict() for row in self.per_class],
+        }
+
+    def text(self) -> str:
+        """Return AP50 with its interval and sample size, as a line."""
+        low_high = self.ap50_interval
+        interval = f" [{low_high[0]:.3f}, {low_high[1]:.3f}]" if low_high else ""
+        return (
+            f"AP50 {shown(self.ap50)}{interval}, AP {shown(self.ap)} "
+            f"(n = {self.images:,} images, {self.boxes:,} boxes)"
+        )
+
+
+# the order of COCOeval.stats
+STATS = (
+    "ap",
+    "ap50",
+    "ap75",
+    "ap_small",
+    "ap_medium",
+    "ap_large",
+    "ar1",
+    "ar10",
+    "ar100",
+    "ar_small",
+    "ar_medium",
+    "ar_large",
+)
+
+
+def shown(value: float | None) -> str:
+    """Return a figure with three decimals, or a dash where there is none."""
+    return "–" if value is None else f"{value:.3f}"
+
+
+def evaluate(
+    truth: DetectionSet, found: Sequence[Detections], *, interval: bool = False
+) -> Report:
+    """Compare detections with the truth, picture by picture.
+
+    Args:
+        found: one for each picture of `truth`, in its order; at most 100 boxes each count.
+        interval: bootstrap the pictures for a 95 % interval of AP50.
+
+    Raises:
+        DataError: E503 there is no picture, E506 there are more or fewer detections than pictures,
+            or labels that are no class.
+    """
+    _check(truth, found)
+    evaluated = coco_eval(truth_document(truth), result_rows(found))
+    report = _report(evaluated, truth, found)
+    if not interval or len(truth) * len(truth.classes) > RESAMPLE_LIMIT:
+        return report
+    values = {name: getattr(report, name) for name in report.__dataclass_fields__}
+    return Report(**{**values, "ap50_interval": bootstrap(evaluated)})
+
+
+def _check(truth: DetectionSet, found: Sequence[Detections]) -> None:
+    if not len(truth):
+        raise DataError("E503", "there is no picture to evaluate on")
+    if len(truth) != len(found):
+        raise DataError(
+            "E506",
+            "detections do not fit the pictures",
+            received=f"{len(found)} for {len(truth)} pictures",
+        )
+    highest = max((int(item.labels.max()) for item in found if len(item)), default=-1)
+    if highest >= len(truth.classes):
+        raise DataError(
+            "E506",
+            "a detection has a label that is no class of the data",
+            received=highest,
+            expected=f"0 to {len(truth.classes) - 1}",
+        )
+
+
+def truth_document(truth: DetectionSet) -> dict[str, Any]:
+    """Return the truth as a COCO document; image and category ids count from 1."""
+    images, annotations = [], []
+    for image_id, item in enumerate(truth.items, 1):
+        images.append(
+            {"id": image_id, "file_name": item.name, "width": item.width, "height": item.height}
+        )
+        sides = item.boxes[:, 2:] - item.boxes[:, :2]
+        areas = sides.prod(1) if item.areas is None else item.areas
+        rows = zip(
+            torch.cat([item.boxes[:, :2], sides], 1).tolist(),
+            item.labels.tolist(),
+            item.ignore.tolist(),
+            areas.tolist(),
+            strict=True,
+        )
+        for box, label, ignore, area in rows:
+            annotations.append(
+                {
+                    "id": len(annotations) + 1,
+                    "image_id": image_id,
+                    "category_id": label + 1,
+                    "bbox": box,
+                    "area": area,
+                    "iscrowd": int(ignore),
+                }
+            )
+    categories = [{"id": i, "name": name} for i, name in enumerate(truth.classes, 1)]
+    return {"images": images, "annotations": annotations, "categories": categories}
+
+
+def result_rows(found: Sequence[Detections]) -> list[dict[str, Any]]:
+    """Return detections in COCO's results form; image and category ids count from 1."""
+    rows = []
+    for image_id, item in enumerate(found, 1):
+        boxes = item.boxes.detach().cpu()
+        values = zip(
+            torch.cat([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], 1).tolist(),
+            item.scores.tolist(),
+            item.labels.tolist(),
+            strict=True,
+        )
+        rows += [
+            {"image_id": image_id, "category_id": label + 1, "bbox": box, "score": score}
+            for box, score, label in values
+        ]
+    return rows
+
+
+def coco_eval(truth: Mapping[str, Any], results: Sequence[Mapping[str, Any]]) -> Any:
+    """Run pycocotools on a COCO document and rows in COCO's results form; return its COCOeval."""
+    from pycocotools.coco import COCO
+    from pycocotools.cocoeval import COCOeval
+
+    def tabled(annotations: Sequence[Mapping[str, Any]]) -> Any:
+        table = COCO()
+        table.dataset = {**truth, "annotations": list(annotations)}
+        table.createIndex()
+        return table
+
+    with contextlib.redirect_stdout(io.StringIO()):  # it prints as it goes
+        found = [
+            {"iscrowd": 0, **row, "id": number, "area": row["bbox"][2] * row["bbox"][3]}
+            for number, row in enumerate(results, 1)
+        ]
+        evaluated = COCOeval(tabled(truth["annotations"]), tabled(found), "bbox")
+        evaluated.evaluate()
+        evaluated.accumulate()
+        evaluated.summarize()
+    return evaluated
+
+
+def _known(value: float) -> float | None:
+    """Turn pycocotools' -1, and a mean of nothing, into None."""
+    return float(value) if math.isfinite(value) and value > -1 else None
+
+
+def _mean(values: Any) -> float | None:
+    values = values[values > -1]
+    return float(values.mean()) if values.size else None
+
+
+def _report(evaluated: Any, truth: DetectionSet, found: Sequence[Detections]) -> Report:
+    precision = evaluated.eval["precision"]  # (10 IoU, 101 recalls, C classes, 4 sizes, 3 most)
+    recall = evaluated.eval["recall"]  # (10 IoU, C classes, 4 sizes, 3 most)
+    counted = [item.labels[~item.ignore] for item in truth.items]
+    boxes = torch.bincount(torch.cat(counted), minlength=len(truth.classes)).tolist()
+    labels = [item.labels.cpu() for item in found] or [torch.zeros(0, dtype=torch.int64)]
+    many = torch.bincount(torch.cat(labels), minlength=len(truth.classes)).tolist()
+    rows = []
+    for index, name in enumerate(truth.classes):
+        table = precision[:, :, index, ALL_AREAS, MOST_FOUND]
+        rows.append(
+            ClassReport(
+                name,
+                boxes[index],
+                many[index],
+                ap=_mean(table),
+                ap50=_mean(table[0]),
+                ap75=_mean(table[5]),
+                ar=_mean(recall[:, index, ALL_AREAS, MOST_FOUND]),
+                precision=tuple(table[0].tolist()) if boxes[index] else (),
+            )
+        )
+    stats = {name: _known(value) for name, value in zip(STATS, evaluated.stats, strict=True)}
+    return Report(images=len(truth), boxes=sum(boxes), per_class=tuple(rows), **stats)
+
+
+def bootstrap(
+    evaluated: Any, *, resamples: int = RESAMPLES, seed: int = 0
+) -> tuple[float, float] | None:
+    """Return the 2.5 and 97.5 % points of AP50 over pictures drawn with replacement.
+
+    Efron, Annals of Statistics 7 (1979) 1-26. None when no class has a box.
+    """
+    parameters = evaluated.params
+    count, sizes = len(parameters.imgIds), len(parameters.areaRng)
+    tables = [
+        _class_table(evaluated.evalImgs[k * sizes * count : k * sizes * count + count])
+        for k in range(len(parameters.catIds))
+    ]
+    tables = [table for table in tables if table.boxes.sum()]
+    stream = generator(seed, "detect", "bootstrap")
+    values = []
+    for _ in range(resamples):
+        drawn = torch.randint(count, (count,), generator=stream).bincount(minlength=count).numpy()
+        known = [value for table in tables if (value := table.ap50(drawn)) is not None]
+        if known:
+            values.append(sum(known) / len(known))
+    if not values:
+        return None
+    low, high = np.quantile(values, [0.025, 0.975])
+    return float(low), float(high)
+
+
+@dataclass(frozen=True)
+class _ClassTable:
+    """A class's detections in the order of their scores, and how many boxes each picture has."""
+
+    image: npt.NDArray[np.int64]
+    is_hit: npt.NDArray[np.bool_]
+    boxes: npt.NDArray[np.int64]
+
+    def ap50(self, drawn: npt.NDArray[np.int64]) -> float | None:
+        """Return AP at IoU 0.5 when picture i counts drawn[i] times."""
+        total = int((self.boxes * drawn).sum())
+        if not total:
+            return None
+        times = drawn[self.image]
+        hits, all_found = np.cumsum(times * self.is_hit), np.cumsum(times)
+        precision = hits / np.maximum(all_found, 1)
+        # the best precision at this recall or a higher one
+        envelope = np.append(np.maximum.accumulate(precision[::-1])[::-1], 0.0)
+        places = np.searchsorted(hits / total, np.linspace(0, 1, 101), side="left")
+        return float(envelope[places].mean())
+
+
+def _class_table(images: Sequence[Any]) -> _ClassTable:
+    scores, image, hits = [], [], []
+    boxes = np.zeros(len(images), np.int64)
+    for index, one in enumerate(images):
+        if one is None:
+            continue
+        boxes[index] = int((np.asarray(one["gtIgnore"]) == 0).sum())
+        counts = ~np.asarray(one["dtIgnore"][0], bool)
+        scores.append(np.asarray(one["dtScores"], np.float64)[counts])
+        hits.append(np.asarray(one["dtMatches"][0])[counts] > 0)
+        image.append(np.full(int(counts.sum()), index))
+    if not scores:
+        return _ClassTable(np.zeros(0, np.int64), np.zeros(0, bool), boxes)
+    order = np.argsort(-np.concatenate(scores), kind="mergesort")
+    return _ClassTable(np.concatenate(image)[order], np.concatenate(hits)[order], boxes)
+
+
+def pair(truth: Tensor, found: Detections, iou: float) -> tuple[list[int], list[int]]:
+    """Match boxes of one picture whatever their class, the surest detection first.
+
+    Args:
+        truth: (N, 4) boxes.
+
+    Returns:
+        The detection that each true box got, and the true box that each detection got; -1: none.
+    """
+    from torchvision.ops import box_iou
+
+    mine, theirs = [-1] * len(truth), [-1] * len(found)
+    if not len(truth) or not len(found):
+        return mine, theirs
+    overlaps = box_iou(found.boxes.float(), truth.float())  # (M, N)
+    for index in found.scores.argsort(descending=True, stable=True).tolist():
+        row = overlaps[index].clone()
+        row[[taken >= 0 for taken in mine]] = -1.0
+        best = int(row.argmax())
+        if float(row[best]) >= iou:
+            mine[best], theirs[index] = index, best
+    return mine, theirs
+
+
+def confusion(
+    truth: DetectionSet, found: Sequence[Detections], *, min_score: float, iou: float = 0.5
+) -> Tensor:
+    """Return the confusion matrix (C + 1, C + 1), rows true, the last row and column background.
+
+    Boxes are paired by place alone, so that a right box with a wrong name shows as such. A true box
+    nobody found is in the last column, a detection of nothing in the last row.
+    """
+    count = len(truth.classes)
+    matrix = torch.zeros(count + 1, count + 1, dtype=torch.int64)
+    for item, detections in zip(truth.items, found, strict=True):
+        kept = above(detections, min_score)
+        mine, theirs = pair(item.boxes, kept, iou)
+        for label, ignore, match in zip(
+            item.labels.tolist(), item.ignore.tolist(), mine, strict=True
+        ):
+            if not ignore:
+                matrix[label, int(kept.labels[match]) if match >= 0 else count] += 1
+        for label, match in zip(kept.labels.tolist(), theirs, strict=True):
+            if match < 0:
+                matrix[count, label] += 1
+    return matrix
+
+
+def above(found: Detections, min_score: float) -> Detections:
+    """Return the detections whose score is at least `min_score`."""
+    kept = found.scores >= min_score
+    return Detections(found.boxes[kept], found.scores[kept], found.labels[kept])
