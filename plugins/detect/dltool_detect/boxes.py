@@ -16,7 +16,7 @@ from torchvision import ops
 
 # SSD's variances (Liu et al., 2016): offsets of centres are divided by 0.1, of log sizes by 0.2
 VARIANCES = (0.1, 0.1, 0.2, 0.2)
-# a box may grow to 62.5 times its anchor at most; beyond, exp() would overflow (torchvision's limit)
+# a box may grow to 62.5 times its anchor: exp() would overflow beyond (torchvision's limit)
 LARGEST_LOG = math.log(1000.0 / 16)
 
 NOTHING = -1
@@ -64,7 +64,7 @@ def clip(boxes: Tensor, height: int, width: int) -> Tensor:
 def encode(boxes: Tensor, anchors: Tensor, variances: Sequence[float] = VARIANCES) -> Tensor:
     """Return the offsets (..., 4) that lead from anchors to boxes.
 
-        t_x = (x - x_a) / (w_a v_x)     t_w = ln(w / w_a) / v_w      (Ren et al., 2015)
+    t_x = (x - x_a) / (w_a v_x)     t_w = ln(w / w_a) / v_w      (Ren et al., 2015)
     """
     box, anchor = to_centres(boxes), to_centres(anchors)
     shift = (box[..., :2] - anchor[..., :2]) / anchor[..., 2:]
@@ -180,9 +180,8 @@ def nms(
         labels: (N,); boxes of different labels never suppress each other. None: all are one class.
     """
     if labels is None:
-        kept: Tensor = ops.nms(boxes, scores, threshold)
-        return kept
-    kept = ops.batched_nms(boxes, scores, labels, threshold)
+        labels = torch.zeros(len(boxes), dtype=torch.int64, device=boxes.device)
+    kept: Tensor = ops.batched_nms(boxes, scores, labels, threshold)
     return kept
 
 

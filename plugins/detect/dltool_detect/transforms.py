@@ -136,7 +136,7 @@ def _draw(stream: torch.Generator, low: float, high: float) -> float:
 
 
 def scale(sample: Sample, stream: torch.Generator) -> Sample:
-    """Enlarge a part of the picture, or shrink it, each half of the time; shapes change a little."""
+    """Enlarge a part of the picture or shrink it, as often; shapes change a little."""
     height, width = sample.image.shape[-2:]
     zoom = math.exp(_draw(stream, math.log(0.4), 0.0))  # share of the side
     stretch = math.exp(_draw(stream, -0.2, 0.2))
@@ -226,9 +226,7 @@ class Augmented:
 
     def _order(self, epoch: int) -> list[int]:
         stream = devices.generator(self.seed, epoch, "order")
-        rounds = [
-            torch.randperm(len(self.samples), generator=stream) for _ in range(self.repeats)
-        ]
+        rounds = [torch.randperm(len(self.samples), generator=stream) for _ in range(self.repeats)]
         return [int(place) for place in torch.cat(rounds)]
 
     def sample(self, place: int, epoch: int, position: int) -> Sample:

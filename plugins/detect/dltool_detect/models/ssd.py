@@ -120,9 +120,7 @@ class SSDTiny(nn.Module):
         Args:
             images: (B, 3, H, W) float, normalised.
         """
-        maps = [
-            lateral(x) for lateral, x in zip(self.lateral, self.backbone(images), strict=True)
-        ]
+        maps = [lateral(x) for lateral, x in zip(self.lateral, self.backbone(images), strict=True)]
         for level in reversed(range(len(maps) - 1)):
             size = maps[level].shape[-2:]
             maps[level] = maps[level] + F.interpolate(maps[level + 1], size=size, mode="nearest")
