@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -19,6 +20,14 @@ from dltool_detect.repair import picture_size, repaired
 from dltool_detect.tree import Tree, open_tree
 
 ROLES = ("train", "val", "test")
+
+
+class Files(Protocol):
+    """Where pictures come from."""
+
+    def read(self, name: str) -> bytes:
+        """Return a whole file."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -50,7 +59,7 @@ class DetectionSet:
 
     classes: tuple[str, ...]
     items: tuple[Item, ...]
-    tree: Tree | None = field(default=None, repr=False, compare=False)
+    tree: Files | None = field(default=None, repr=False, compare=False)
 
     def __len__(self) -> int:
         """Return the number of pictures."""
