@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -19,6 +20,7 @@ from dltool_detect.repair import picture_size, repaired
 from dltool_detect.tree import Tree, open_tree
 
 ROLES = ("train", "val", "test")
+MADE_UP = "shapes"
 
 
 @dataclass(frozen=True)
@@ -44,13 +46,21 @@ class Item:
     areas: Tensor | None = None
 
 
+class Files(Protocol):
+    """Where pictures come from: a `Tree`, or made-up ones."""
+
+    def read(self, name: str) -> bytes:
+        """Return a whole file."""
+        ...
+
+
 @dataclass(frozen=True)
 class DetectionSet:
     """Pictures with boxes of one set of classes; `len` is the number of pictures."""
 
     classes: tuple[str, ...]
     items: tuple[Item, ...]
-    tree: Tree | None = field(default=None, repr=False, compare=False)
+    tree: Files | None = field(default=None, repr=False, compare=False)
 
     def __len__(self) -> int:
         """Return the number of pictures."""
@@ -133,7 +143,8 @@ def read(path: str, *, format: str = "auto", classes: Sequence[str] = ()) -> Poo
     """Read a data set and check every box against its picture.
 
     Args:
-        path: a folder, a zip, a COCO JSON file beside its pictures, or a `data.yaml`.
+        path: a folder, a zip, a COCO JSON file beside its pictures, a `data.yaml`, or `shapes` for
+            made-up pictures.
         format: voc, coco, yolo or auto.
         classes: the classes and their order; by default all that have boxes.
 
@@ -141,6 +152,10 @@ def read(path: str, *, format: str = "auto", classes: Sequence[str] = ()) -> Poo
         DataError: E501 the path is missing, E502 it is no data set, E503 nothing is left of it,
             E506 it has none of the classes, E505 the zip is unsafe.
     """
+    if path == MADE_UP:
+        from dltool_detect import shapes
+
+        return Pools(shapes.sets(), Problems(), MADE_UP, shapes.CLASSES)
     file = Path(path)
     only = file.name if file.suffix.lower() == ".json" and file.is_file() else None
     is_inside = only is not None or file.suffix.lower() in (".yaml", ".yml")
