@@ -128,9 +128,7 @@ def shown(value: float | None) -> str:
     return "–" if value is None else f"{value:.3f}"
 
 
-def evaluate(
-    truth: DetectionSet, found: Sequence[Detections], *, interval: bool = False
-) -> Report:
+def evaluate(truth: DetectionSet, found: Sequence[Detections], *, interval: bool = False) -> Report:
     """Compare detections with the truth, picture by picture.
 
     Args:

@@ -28,7 +28,7 @@ FIXED_SIZES = {"ssd300": 300, "ssdlite": 320}
 FORMATS = ("auto", "voc", "coco", "yolo")
 SCHEDULES = ("one-cycle", "cosine", "constant")
 GUARDS = ("preflight", "strict", "off")
-AUGMENTATIONS = ("flip", "vflip", "rotate", "scale", "colour", "mosaic")
+AUGMENTATIONS = ("flip", "vflip", "rotate", "scale", "color", "mosaic")
 # deepest stride is 32; below 64 pixels its map would be a single place
 SMALLEST_SIZE, LARGEST_SIZE = 64, 2048
 
@@ -61,7 +61,7 @@ class TrainConfig:
     learning_rate: float = 0.002
     weight_decay: float = 0.05
     schedule: str = "one-cycle"
-    augment: str = "flip,scale,colour,mosaic"
+    augment: str = "flip,scale,color,mosaic"
     mosaic: float = 0.5
     accumulate: int = 1
     clip: float = 10.0

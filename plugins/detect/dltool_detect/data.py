@@ -20,6 +20,7 @@ from dltool_detect.repair import picture_size, repaired
 from dltool_detect.tree import Tree, open_tree
 
 ROLES = ("train", "val", "test")
+MADE_UP = "shapes"
 
 
 class Files(Protocol):
@@ -51,6 +52,14 @@ class Item:
     labels: Tensor
     ignore: Tensor
     areas: Tensor | None = None
+
+
+class Files(Protocol):
+    """Where pictures come from: a `Tree`, or made-up ones."""
+
+    def read(self, name: str) -> bytes:
+        """Return a whole file."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -142,7 +151,8 @@ def read(path: str, *, format: str = "auto", classes: Sequence[str] = ()) -> Poo
     """Read a data set and check every box against its picture.
 
     Args:
-        path: a folder, a zip, a COCO JSON file beside its pictures, or a `data.yaml`.
+        path: a folder, a zip, a COCO JSON file beside its pictures, a `data.yaml`, or `shapes` for
+            made-up pictures.
         format: voc, coco, yolo or auto.
         classes: the classes and their order; by default all that have boxes.
 
@@ -150,6 +160,10 @@ def read(path: str, *, format: str = "auto", classes: Sequence[str] = ()) -> Poo
         DataError: E501 the path is missing, E502 it is no data set, E503 nothing is left of it,
             E506 it has none of the classes, E505 the zip is unsafe.
     """
+    if path == MADE_UP:
+        from dltool_detect import shapes
+
+        return Pools(shapes.sets(), Problems(), MADE_UP, shapes.CLASSES)
     file = Path(path)
     only = file.name if file.suffix.lower() == ".json" and file.is_file() else None
     is_inside = only is not None or file.suffix.lower() in (".yaml", ".yml")

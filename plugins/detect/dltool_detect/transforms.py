@@ -6,7 +6,7 @@ with the very pictures that it would have had. Images have been brought to one s
     mosaic  four pictures in one (Bochkovskiy et al., 2020, https://arxiv.org/abs/2004.10934)
     scale   cut out a part and enlarge it, or shrink the picture on a plain ground (SSD, 2016)
     flip    mirror left and right;  vflip  top and bottom;  rotate  by quarter turns
-    colour  brightness, contrast, saturation and a little hue
+    color  brightness, contrast, saturation and a little hue
 """
 
 from __future__ import annotations
@@ -172,7 +172,7 @@ def mosaic(samples: Sequence[Sample], stream: torch.Generator) -> Sample:
     return Sample(image, torch.cat(boxes), torch.cat(labels))
 
 
-def colour(image: Tensor, stream: torch.Generator) -> Tensor:
+def color(image: Tensor, stream: torch.Generator) -> Tensor:
     """Change brightness, contrast, saturation and hue: all four are one 3x3 matrix and a shift.
 
     In YIQ coordinates saturation scales the colour plane and hue turns it.
@@ -197,10 +197,12 @@ class Augmented:
 
     Args:
         samples: all (3, S, S) of one S.
-        batch_size: pictures in a batch; a last single one joins no batch of its own.
+        batch_size: pictures in a batch.
         seed: the run's seed.
         names: of `AUGMENTATIONS`.
-        epochs: length of the training; mosaics end before it does.
+        epochs: length of the training; its last `plain_share` has no mosaics.
+        mosaic_share: share of the pictures that are mosaics until then.
+        device: where the batches go.
     """
 
     samples: Sequence[Sample]
@@ -210,24 +212,21 @@ class Augmented:
     epochs: int
     mosaic_share: float = 0.5
     plain_share: float = 0.15
-    repeats: int = 1
+    device: torch.device | str = "cpu"
 
     def __len__(self) -> int:
-        """Return the number of batches in an epoch."""
-        return max(self.repeats * len(self.samples) // self.batch_size, 1)
+        """Return the number of batches in an epoch; a last one that is not full is left out."""
+        return max(len(self.samples) // self.batch_size, 1)
 
     def batches(self, epoch: int, start: int = 0) -> Iterator[Batch]:
         """Yield the batches of an epoch from number `start` on."""
-        order = self._order(epoch)
-        for index in range(start, len(self)):
-            places = order[index * self.batch_size : (index + 1) * self.batch_size]
-            first = index * self.batch_size
-            yield collate([self.sample(p, epoch, first + k) for k, p in enumerate(places)])
-
-    def _order(self, epoch: int) -> list[int]:
         stream = devices.generator(self.seed, epoch, "order")
-        rounds = [torch.randperm(len(self.samples), generator=stream) for _ in range(self.repeats)]
-        return [int(place) for place in torch.cat(rounds)]
+        order = torch.randperm(len(self.samples), generator=stream).tolist()
+        for index in range(start, len(self)):
+            first = index * self.batch_size
+            places = order[first : first + self.batch_size]
+            batch = collate([self.sample(p, epoch, first + k) for k, p in enumerate(places)])
+            yield Batch(*(part.to(self.device) for part in batch))
 
     def sample(self, place: int, epoch: int, position: int) -> Sample:
         """Return one augmented sample; it depends on (seed, epoch, position) and `place` alone."""
@@ -242,8 +241,8 @@ class Augmented:
             sample = self.turned(self.samples[place], stream)
             if "scale" in self.names and _draw(stream, 0, 1) < 0.8:
                 sample = scale(sample, stream)
-        if "colour" in self.names:
-            sample = sample._replace(image=colour(sample.image, stream))
+        if "color" in self.names:
+            sample = sample._replace(image=color(sample.image, stream))
         return sample
 
     def turned(self, sample: Sample, stream: torch.Generator) -> Sample:

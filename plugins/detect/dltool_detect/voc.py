@@ -79,7 +79,12 @@ def _image_sets(tree: Tree) -> dict[str, str]:
     """Return the split of each stem as ImageSets/Main tells it."""
     found: dict[str, str] = {}
     # a later list wins: trainval is cut again by train and val where these are there
-    for split, role in (("trainval", "train"), ("train", "train"), ("val", "val"), ("test", "test")):
+    for split, role in (
+        ("trainval", "train"),
+        ("train", "train"),
+        ("val", "val"),
+        ("test", "test"),
+    ):
         for name in tree.ending(f"/main/{split}.txt"):
             if "imagesets" in name.lower():
                 lines = (line.split() for line in tree.text(name).splitlines())
@@ -90,7 +95,10 @@ def _image_sets(tree: Tree) -> dict[str, str]:
 def _image(tree: Tree, name: str, root: ElementTree.Element) -> str | None:
     here = folder(name)
     above = folder(here)
-    places = [here, *(f"{base}/{sub}".lstrip("/") for base in (above, here) for sub in IMAGE_FOLDERS)]
+    places = [
+        here,
+        *(f"{base}/{sub}".lstrip("/") for base in (above, here) for sub in IMAGE_FOLDERS),
+    ]
     said = (root.findtext("filename") or "").strip()
     own = find_image(tree, stem(name), places)
     return own or (find_image(tree, said, places) if said else None)

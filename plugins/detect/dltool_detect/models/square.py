@@ -63,10 +63,11 @@ class Square(nn.Module):
         small = torch.stack([resize_image(image.to(device), self.side) for image in images])
         network = cast(Network, self.network)
         found = network.detect(self.prepared(small), min_score=min_score, max_boxes=max_boxes)
-        return [_grown(each, image, self.side) for each, image in zip(found, images, strict=True)]
+        return [grown(each, image, self.side) for each, image in zip(found, images, strict=True)]
 
 
-def _grown(found: Detections, image: Tensor, side: int) -> Detections:
+def grown(found: Detections, image: Tensor, side: int) -> Detections:
+    """Bring boxes from a square of `side` back to the image (3, H, W) that was stretched to it."""
     height, width = image.shape[-2:]
     scale = found.boxes.new_tensor([width / side, height / side] * 2)
     return Detections(found.boxes * scale, found.scores, found.labels)

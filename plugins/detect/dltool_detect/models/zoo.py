@@ -18,6 +18,8 @@ from dltool.convert import load_foreign
 from dltool.data.download import is_offline
 from dltool.errors import CheckpointError, DataError
 from dltool_detect.detections import Detections
+from dltool_detect.models.square import grown
+from dltool_detect.transforms import resize_image
 
 BACKGROUND_FIRST = 1
 
@@ -65,11 +67,14 @@ class Zoo(nn.Module):
     Args:
         model: of torchvision, with a background class.
         places: number of each class among torchvision's; None: 1, 2, 3, …
+        side: pictures are stretched to this square first, as in training; 0: torchvision's way.
     """
 
-    def __init__(self, model: nn.Module, places: Sequence[int] | None = None) -> None:
+    def __init__(
+        self, model: nn.Module, places: Sequence[int] | None = None, side: int = 0
+    ) -> None:
         super().__init__()
-        self.model = model
+        self.model, self.side = model, side
         self._label_of = None if places is None else {place: k for k, place in enumerate(places)}
 
     def losses(self, images: Tensor, boxes: Tensor, labels: Tensor) -> dict[str, Tensor]:
@@ -87,8 +92,13 @@ class Zoo(nn.Module):
         """Return what is on images (3, H, W) uint8 of any sizes."""
         _set_limits(self.model, min_score, max_boxes)
         device = next(self.model.parameters()).device
-        found = self.model([image.to(device) / 255 for image in images])
-        return [self._ours(each) for each in found]
+        shown = [image.to(device) for image in images]
+        if self.side:
+            shown = [resize_image(image, self.side) for image in shown]
+        found = [self._ours(each) for each in self.model([image / 255 for image in shown])]
+        if not self.side:
+            return found
+        return [grown(each, image, self.side) for each, image in zip(found, images, strict=True)]
 
     def _ours(self, found: Mapping[str, Tensor]) -> Detections:
         boxes, scores, labels = found["boxes"], found["scores"], found["labels"]
@@ -116,7 +126,7 @@ def fresh(name: str, num_classes: int, image_size: int) -> Zoo:
         num_classes=num_classes + BACKGROUND_FIRST,
         **sizes,
     )
-    return Zoo(model)
+    return Zoo(model, side=image_size)
 
 
 def classes_of(name: str) -> tuple[tuple[str, ...], tuple[int, ...]]:
