@@ -223,6 +223,4 @@ def convert(
     console.loading()
     from dltool_detect.convert import convert_data
 
-    convert_data(
-        path, out, to=to, format=format, classes=names_of(classes), console=console
-    )
+    convert_data(path, out, to=to, format=format, classes=names_of(classes), console=console)

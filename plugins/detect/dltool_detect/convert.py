@@ -205,7 +205,10 @@ def yolo_lines(item: Item) -> str:
     """Return one picture's boxes as `class x y w h`, in shares of the picture's sides."""
     boxes = item.boxes.double()
     sides = torch.tensor([item.width, item.height], dtype=torch.float64)
-    centres, extents = (boxes[:, :2] + boxes[:, 2:]) / 2 / sides, (boxes[:, 2:] - boxes[:, :2]) / sides
+    centres, extents = (
+        (boxes[:, :2] + boxes[:, 2:]) / 2 / sides,
+        (boxes[:, 2:] - boxes[:, :2]) / sides,
+    )
     rows = torch.cat([centres, extents], 1).tolist()
     return "".join(
         f"{label} {' '.join(f'{value:.{YOLO_DIGITS}f}' for value in row)}\n"
@@ -215,5 +218,7 @@ def yolo_lines(item: Item) -> str:
 
 
 def _quoted(name: str) -> str:
-    is_plain = name.replace(" ", "").replace("-", "").replace("_", "").isalnum() and not name[0].isdigit()
+    is_plain = (
+        name.replace(" ", "").replace("-", "").replace("_", "").isalnum() and not name[0].isdigit()
+    )
     return name if is_plain else "'" + name.replace("'", "''") + "'"

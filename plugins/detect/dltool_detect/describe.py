@@ -15,9 +15,8 @@ from torchvision.ops import box_iou
 from dltool.console import Console, table
 from dltool.errors import DataError
 from dltool.picture_grid import image_grid
-from dltool_detect.data import DetectionSet, Pools
+from dltool_detect.data import DetectionSet, Pools, read
 from dltool_detect.draw import color, labelled
-from dltool_detect.evaluate import read_named
 from dltool_detect.evaluate_pictures import shrunk
 
 # COCO's borders: 32² and 96² pixels
@@ -40,7 +39,7 @@ def describe_data(
     Raises:
         DataError: nothing usable is in it.
     """
-    pools = read_named(path, format, classes)
+    pools = read(path, format=format, classes=classes)
     splits = {name: _counts(part) for name, part in pools.pools.items()}
     whole = pools.together()
     boxes = _boxes(whole)
@@ -81,7 +80,10 @@ def _boxes(whole: DetectionSet) -> dict[str, Any]:
     """Return the spread of sizes, shapes and overlaps of all boxes."""
     sides = torch.cat([item.boxes[:, 2:] - item.boxes[:, :2] for item in whole.items])  # (N, 2)
     pictures = torch.cat(
-        [torch.tensor([[item.width, item.height]]).expand(len(item.boxes), 2) for item in whole.items]
+        [
+            torch.tensor([[item.width, item.height]]).expand(len(item.boxes), 2)
+            for item in whole.items
+        ]
     )
     areas = sides.prod(1)
     shares = (areas / pictures.prod(1)).sqrt()
@@ -109,7 +111,10 @@ def _highest_overlap(boxes: Tensor) -> Tensor:
 
 def _spread(values: Tensor) -> dict[str, float]:
     found = np.quantile(values.numpy().astype(np.float64), QUANTILES)
-    return {f"{share:.0%}": round(float(value), 4) for share, value in zip(QUANTILES, found, strict=True)}
+    return {
+        f"{share:.0%}": round(float(value), 4)
+        for share, value in zip(QUANTILES, found, strict=True)
+    }
 
 
 def _twins(pools: Pools) -> list[list[str]]:

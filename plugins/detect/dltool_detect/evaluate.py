@@ -7,7 +7,6 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -17,12 +16,11 @@ from dltool import runs
 from dltool.console import Console, table
 from dltool.errors import CheckFailed, CheckpointError, ConfigError, DataError
 from dltool_detect import data as data_sets
-from dltool_detect import shapes
 from dltool_detect.ap import STATS, Report, confusion, evaluate, shown
 from dltool_detect.chosen import Chosen, choose
 from dltool_detect.config import TrainConfig
-from dltool_detect.data import DetectionSet, Pools, Splits
-from dltool_detect.detections import Detections, nothing
+from dltool_detect.data import DetectionSet, Pools
+from dltool_detect.detections import Detections
 from dltool_detect.evaluate_pictures import draw_all
 from dltool_detect.problems import Problems
 from dltool_detect.results import read_results
@@ -135,13 +133,13 @@ def _truth(
         if subject.folder is None or not (subject.folder / "config.json").exists():
             raise ConfigError("E205", f"{subject.name} names no data", cure="add --data")
         config, _ = runs.read_config(subject.folder, TrainConfig)
-        if not Path(config.data).exists() and config.data != shapes.NAME:
+        if not Path(config.data).exists() and config.data != data_sets.MADE_UP:
             raise DataError(
                 "E501", f"the run's data {config.data} is not there", cure="add --data PATH"
             )
         pools, source = _of_run(config, classes), config.data
     else:
-        pools, source = read_named(data, format, classes), data
+        pools, source = data_sets.read(data, format=format, classes=classes), data
     part, truth = pools.choose(split)
     if not truth.num_boxes:
         raise DataError("E503", f"{source} has no box in its {part} part")
@@ -150,32 +148,17 @@ def _truth(
 
 def _of_run(config: TrainConfig, classes: Sequence[str]) -> Pools:
     """Return the run's own splits, so that its test pictures are those it never saw."""
-    if config.data == shapes.NAME:
-        return _as_pools(shapes.splits(0), classes)
-    return _as_pools(
-        data_sets.load(
-            config.data,
-            format=config.format,
-            classes=tuple(classes),
-            val_split=config.val_split,
-            seed=config.seed,
-        ),
-        classes,
+    splits = data_sets.load(
+        config.data,
+        format=config.format,
+        classes=tuple(classes),
+        val_split=config.val_split,
+        seed=config.seed,
     )
-
-
-def read_named(data: str, format: str, classes: Sequence[str] = ()) -> Pools:
-    """Read a data set as `data.read` does, or the made-up one by its name."""
-    if data == shapes.NAME and not Path(data).exists():
-        return _as_pools(shapes.splits(0), shapes.CLASSES)
-    return data_sets.read(data, format=format, classes=classes)
-
-
-def _as_pools(splits: Splits, classes: Sequence[str]) -> Pools:
     sets = {"train": splits.train, "val": splits.val}
     if splits.test is not None:
         sets["test"] = splits.test
-    return Pools(sets, splits.problems, "", tuple(classes))
+    return Pools(sets, splits.problems, config.format, tuple(classes))
 
 
 def detect_set(

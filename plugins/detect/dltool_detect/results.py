@@ -18,9 +18,7 @@ from dltool_detect.detections import Detections, nothing
 from dltool_detect.formats import parse_json
 
 
-def read_results(
-    path: Path, truth: DetectionSet, data: Path, console: Console
-) -> list[Detections]:
+def read_results(path: Path, truth: DetectionSet, data: Path, console: Console) -> list[Detections]:
     """Return the detections of each picture of `truth`.
 
     A bare list of COCO results takes its image and category ids from the COCO file that is the
@@ -99,7 +97,11 @@ def _sorted(
         image = images.get(row.get("image_id"), "") if taken else ""
         name = image.replace("\\", "/")
         place = places.get(name, places.get(posixpath.basename(name)))
-        label = labels.get(" ".join(categories.get(row.get("category_id"), "").split())) if taken else None
+        label = (
+            labels.get(" ".join(categories.get(row.get("category_id"), "").split()))
+            if taken
+            else None
+        )
         if taken is None or place is None or label is None:
             strange += 1
             continue
