@@ -10,10 +10,12 @@ import typer
 from dltool import options, runs
 from dltool.console import Console
 from dltool.options import data_option
+from dltool_detect.cli_train import train
 from dltool_detect.config import FORMATS, one_of
 from dltool_detect.group import InputGroup
 
 TOPIC = "detect"
+EXPORTS = ("onnx", "pt2")
 SPLITS = ("test", "val", "train", "all")
 ABOUT = "Find objects in images: dltool detect photo.jpg. Train a detector on your own boxes."
 
@@ -71,8 +73,14 @@ def predict(
     model: ModelOption = "auto",
     weights: WeightsOption = None,
     min_score: Annotated[
-        float, typer.Option(min=0.0, max=1.0, help="Lowest score of a box that is shown.")
-    ] = 0.5,
+        float | None,
+        typer.Option(
+            min=0.0,
+            max=1.0,
+            help="Lowest score of a box that is shown [default: 0.5; 0.3 for models of ours].",
+            show_default=False,
+        ),
+    ] = None,
     max_boxes: Annotated[int, typer.Option(min=1, help="Most boxes on a picture.")] = 100,
     classes: Annotated[
         str, typer.Option(help="Only these classes, comma-separated.", show_default="all")
@@ -118,6 +126,9 @@ def predict(
     )
 
 
+app.command()(train)
+
+
 @app.command()
 def evaluate(
     model: Annotated[
@@ -136,9 +147,14 @@ def evaluate(
     split: Annotated[str, data_option("test, val, train or all.")] = "test",
     weights: WeightsOption = None,
     min_score: Annotated[
-        float,
-        typer.Option(min=0.0, max=1.0, help="Score for confusions and the worst pictures."),
-    ] = 0.5,
+        float | None,
+        typer.Option(
+            min=0.0,
+            max=1.0,
+            help="Score for confusions and the worst pictures [default: that of the best F1].",
+            show_default=False,
+        ),
+    ] = None,
     min_ap50: Annotated[
         float | None, typer.Option(min=0.0, max=1.0, help="Exit 6 below this AP50.")
     ] = None,
@@ -224,3 +240,85 @@ def convert(
     from dltool_detect.convert import convert_data
 
     convert_data(path, out, to=to, format=format, classes=names_of(classes), console=console)
+
+
+@app.command()
+def export(
+    model: ModelArgument,
+    out: Annotated[Path, typer.Option(help="File to write, in .onnx or .pt2.")],
+    format: Annotated[
+        str, typer.Option(help="onnx or pt2.", show_default="by the file's name")
+    ] = "",
+    weights: WeightsOption = None,
+    image_size: Annotated[
+        int,
+        typer.Option(
+            min=0,
+            help="Side of the picture that goes in [default: the model's, or 320].",
+            show_default=False,
+        ),
+    ] = 0,
+    json: options.JsonOption = False,
+) -> None:
+    """Write a detector as ONNX or torch.export program, checked against the detector."""
+    console = Console("detect export", json=json)
+    kind = format or out.suffix.lower().removeprefix(".")
+    one_of("--format", kind, EXPORTS)
+    console.loading()
+    from dltool_detect.export import export_model
+
+    export_model(
+        model, format=kind, out=out, weights=weights, image_size=image_size, console=console
+    )
+
+
+@app.command()
+def bench(
+    images: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[IMAGE|FOLDER]...", help="Pictures to use; made-up ones without."),
+    ] = None,
+    model: ModelOption = "auto",
+    weights: WeightsOption = None,
+    batch_size: Annotated[int, typer.Option(min=1, help="Pictures a batch.")] = 4,
+    repeats: Annotated[int, typer.Option(min=1, help="Rounds; medians are told.")] = 5,
+    device: options.DeviceOption = "auto",
+    threads: options.ThreadsOption = 0,
+    json: options.JsonOption = False,
+) -> None:
+    """Time a detector here: decoding, the model alone, drawing."""
+    console = Console("detect bench", json=json)
+    console.loading()
+    from dltool_detect.bench import bench_model
+
+    bench_model(
+        model,
+        images or [],
+        weights=weights,
+        batch_size=batch_size,
+        repeats=repeats,
+        device=device,
+        threads=threads,
+        console=console,
+    )
+
+
+@app.command()
+def info(
+    model: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[MODEL]",
+            help="A run folder, latest, shipped, or a detector of torchvision; none lists them.",
+        ),
+    ] = None,
+    json: options.JsonOption = False,
+) -> None:
+    """Show what a detector is, or which ones there are."""
+    console = Console("detect info", json=json)
+    from dltool_detect import models_info
+
+    if model is None:
+        models_info.list_models(console)
+    else:
+        models_info.describe(model, console)

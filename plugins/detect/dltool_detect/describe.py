@@ -17,7 +17,7 @@ from dltool.errors import DataError
 from dltool.picture_grid import image_grid
 from dltool_detect.data import DetectionSet, Pools, read
 from dltool_detect.draw import color, labelled
-from dltool_detect.evaluate_pictures import shrunk
+from dltool_detect.evaluate_pictures import fitted
 
 # COCO's borders: 32² and 96² pixels
 SMALL, LARGE = 32**2, 96**2
@@ -142,7 +142,7 @@ def draw_page(whole: DetectionSet, path: Path, count: int) -> None:
         index = number * len(whole) // some
         item = whole.items[index]
         try:
-            pixels, scale = shrunk(whole.read(index).permute(1, 2, 0).numpy())
+            pixels, scale = fitted(whole.read(index).permute(1, 2, 0).numpy())
         except DataError:
             continue
         labels = item.labels.tolist()

@@ -56,7 +56,7 @@ def evaluate_model(
     data: str | None,
     format: str,
     split: str,
-    min_score: float,
+    min_score: float | None,
     min_ap50: float | None,
     batch_size: int,
     out: Path | None,
@@ -80,11 +80,12 @@ def evaluate_model(
     else:
         found, truth = detect_set(subject.chosen, truth, batch_size, console)
     report = evaluate(truth, found, interval=True)
-    matrix, names = shown_confusion(truth, found, min_score)
-    worst = mistakes(truth, found, min_score=min_score, iou=MATCH_IOU)
+    cut = min_score if min_score is not None else (report.best_score or 0.5)
+    matrix, names = shown_confusion(truth, found, cut)
+    worst = mistakes(truth, found, min_score=cut, iou=MATCH_IOU)
     folder = out or subject.folder
     pictures = (
-        draw_all(folder, part, report, matrix, names, truth, found, worst[:WORST], min_score)
+        draw_all(folder, part, report, matrix, names, truth, found, worst[:WORST], cut)
         if folder is not None
         else {}
     )
@@ -94,7 +95,7 @@ def evaluate_model(
         "split": part,
         "metrics": {**report.as_dict(), "baseline": 0.0},
         "confusion": {
-            "min_score": min_score,
+            "min_score": cut,
             "iou": MATCH_IOU,
             "classes": names,
             "matrix": matrix.tolist(),
@@ -103,7 +104,7 @@ def evaluate_model(
         "problems": problems.as_dict(),
         "pictures": pictures,
     }
-    console.result(result, _text(report, worst, pictures, min_score))
+    console.result(result, _text(report, worst, pictures, cut))
     if folder is None:
         console.hint(f"dltool detect evaluate {model} ... --out FOLDER   (curves and pictures)")
     if min_ap50 is not None and (report.ap50 or 0.0) < min_ap50:
@@ -241,12 +242,13 @@ def _text(
         report.text(),
         f"AP75 {shown(report.ap75)}; AP by size: {sizes}",
         f"average recall with at most {recalls}",
+        f"best score to cut at: {shown(report.best_score)} (F1 {shown(report.best_f1)})",
         "",
         table(rows, ["class", "boxes", "AP", "AP50", "AP75", "AR"]),
     ]
     bad = [row for row in worst if row.count][:5]
     if bad:
-        lines += ["", f"worst pictures at a score of {min_score:g}:"]
+        lines += ["", f"worst pictures at a score of {min_score:.3g}:"]
         lines += [f"  {row.text()}" for row in bad]
     if pictures:
         lines += ["", *(f"{name}: {path}" for name, path in pictures.items())]

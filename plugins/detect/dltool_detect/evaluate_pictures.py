@@ -19,7 +19,7 @@ from dltool_detect.draw import TRUTH_COLOR, Pixels, color, labelled
 from dltool_detect.worst import Mistakes
 
 MOST_CURVES = 12
-SIDE = 480
+SIDE = 320
 
 
 def draw_all(
@@ -38,7 +38,7 @@ def draw_all(
     confusions = folder / f"confusion-{part}.png"
     failures = folder / f"worst-{part}.png"
     draw_curves(report, curves, f"Precision and recall at IoU 0.5, {part}")
-    title = f"True by found, score ≥ {min_score:g}, IoU ≥ 0.5, {part}"
+    title = f"Boxes with a score ≥ {min_score:.2f}, {part}"
     plots.confusion_matrix(matrix, names, confusions, title)
     written = {"precision and recall": str(curves), "confusion matrix": str(confusions)}
     if draw_worst(truth, found, worst, min_score, failures):
@@ -98,7 +98,7 @@ def draw_worst(
 
 def overlaid(pixels: Pixels, item: Item, found: Detections, classes: Sequence[str]) -> Pixels:
     """Return a small picture with the true boxes in white below the detections."""
-    small, scale = shrunk(pixels)
+    small, scale = fitted(pixels)
     names = [
         f"{classes[label]} {score:.2f}"
         for label, score in zip(found.labels.tolist(), found.scores.tolist(), strict=True)
@@ -110,13 +110,15 @@ def overlaid(pixels: Pixels, item: Item, found: Detections, classes: Sequence[st
     return np.asarray(drawn)
 
 
-def shrunk(pixels: Pixels) -> tuple[Pixels, float]:
-    """Return a picture of at most 480 pixels a side, and its scale."""
+def fitted(pixels: Pixels) -> tuple[Pixels, float]:
+    """Return a picture of about 320 pixels a side, small ones grown by whole factors; its scale."""
     from PIL import Image
 
-    scale = min(1.0, SIDE / max(pixels.shape[:2]))
-    if scale == 1.0:
-        return np.ascontiguousarray(pixels), scale
-    size = (max(1, round(pixels.shape[1] * scale)), max(1, round(pixels.shape[0] * scale)))
+    height, width = pixels.shape[:2]
+    scale = SIDE / max(height, width)
+    if scale >= 1:
+        whole = int(scale)
+        return np.ascontiguousarray(pixels.repeat(whole, 0).repeat(whole, 1)), float(whole)
+    size = (max(1, round(width * scale)), max(1, round(height * scale)))
     image = Image.fromarray(np.ascontiguousarray(pixels))
     return np.asarray(image.resize(size, Image.Resampling.BILINEAR)), scale
