@@ -10,6 +10,7 @@ import typer
 from dltool import options
 from dltool.console import Console
 from dltool.options import data_option
+from dltool_detect import cli_teach, cli_train
 from dltool_detect.group import InputGroup
 
 TOPIC = "detect"
@@ -105,3 +106,7 @@ def predict(
         threads=threads,
         console=console,
     )
+
+
+cli_train.register(app)
+cli_teach.register(app)

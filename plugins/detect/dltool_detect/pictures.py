@@ -74,9 +74,7 @@ def batches(
         yield batch
 
 
-def _joined(
-    batch: list[Picture], result: Result, size: int
-) -> Iterator[list[Picture] | Failed]:
+def _joined(batch: list[Picture], result: Result, size: int) -> Iterator[list[Picture] | Failed]:
     """Add a result to the batch in hand; yield that batch when it is full or does not fit."""
     if result is None:
         return

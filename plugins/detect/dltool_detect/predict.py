@@ -223,9 +223,7 @@ class _Hand:
         writer.write(np.asarray(drawn))
 
 
-def _as_json(
-    looked: Sequence[Looked], failed: Sequence[Failed], chosen: Chosen
-) -> dict[str, Any]:
+def _as_json(looked: Sequence[Looked], failed: Sequence[Failed], chosen: Chosen) -> dict[str, Any]:
     """Return results in COCO's form, with the images and categories that their ids name."""
     ids = category_ids(chosen)
     images, results = [], []
@@ -244,9 +242,7 @@ def _as_json(
             }
         )
         found = item.found
-        rows = zip(
-            found.boxes.tolist(), found.scores.tolist(), found.labels.tolist(), strict=True
-        )
+        rows = zip(found.boxes.tolist(), found.scores.tolist(), found.labels.tolist(), strict=True)
         for (x1, y1, x2, y2), score, label in rows:
             results.append(
                 {
