@@ -16,6 +16,7 @@ from dltool_detect.transforms import Batch
 MOST_SHOWN = 8
 COLUMNS = 4
 GAP = 6
+TILE = 256
 
 
 def draw_batch(batch: Batch, classes: Sequence[str], path: Path) -> None:
@@ -25,8 +26,10 @@ def draw_batch(batch: Batch, classes: Sequence[str], path: Path) -> None:
         known = labels >= 0
         names = [classes[label] for label in labels[known].tolist()]
         colors = [draw.color(label) for label in labels[known].tolist()]
-        pixels = np.ascontiguousarray(image.permute(1, 2, 0).numpy())
-        tiles.append(draw.labelled(pixels, boxes[known].tolist(), names, colors))
+        # names must be readable on small pictures too
+        zoom = max(1, round(TILE / image.shape[-1]))
+        pixels = np.kron(image.permute(1, 2, 0).numpy(), np.ones((zoom, zoom, 1), np.uint8))
+        tiles.append(draw.labelled(pixels, (boxes[known] * zoom).tolist(), names, colors))
     write_bytes_atomic(path, draw.encoded(page(tiles, COLUMNS), ".png"))
 
 
@@ -48,6 +51,7 @@ def draw_ap(
 ) -> None:
     """Draw the validation's AP and AP50 over the epochs, with the epoch that was kept."""
     from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
 
     epochs = [record["epoch"] for record in records]
     with drawing():
@@ -59,6 +63,7 @@ def draw_ap(
         axes.axvline(best_epoch, color=GREY, linestyle=":", label="kept")
         axes.set_ylim(0, 1)
         axes.set_xlabel("epoch")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.set_ylabel("validation")
         axes.legend()
         axes.grid(alpha=0.3)
