@@ -82,7 +82,7 @@ def bench_model(
 def _files(images: list[str]) -> list[bytes]:
     sources, failed = gather(images)
     for failure in failed:
-        raise DataError("E501", f"{failure.name}: {failure.reason}", cure="check the path")
+        raise DataError("E501", failure.text(), cure="check the path")
     return [source.read() for source in sources if not source.is_video]
 
 

@@ -85,7 +85,7 @@ def detect_inputs(
     """
     sources, failed = gather(inputs)
     for failure in failed:
-        console.warn(f"{failure.name}: {failure.reason}")
+        console.warn(failure.text())
     if not sources:
         raise _nothing_read(failed, "E501")
     if any(source.is_video for source in sources):
@@ -111,7 +111,7 @@ def detect_inputs(
 
 
 def _nothing_read(failed: Sequence[Failed], code: str) -> DataError:
-    first = f"{failed[0].name}: {failed[0].reason}" if failed else "no input"
+    first = failed[0].text() if failed else "no input"
     count = f"none of {len(failed)} inputs can be used; the first: " if len(failed) > 1 else ""
     return DataError(code, f"{count}{first}", cure="give pictures, or folders of them")
 
@@ -133,7 +133,7 @@ def _look_at_all(
     with hand, progress as bar:
         for batch in batches(sources, wishes.batch_size, every=wishes.every):
             if isinstance(batch, Failed):
-                console.warn(f"{batch.name}: {batch.reason.removeprefix(f'{batch.name} ')}")
+                console.warn(batch.text())
                 failed.append(batch)
             else:
                 looked += hand.take(batch, _found(batch, chosen, wishes))

@@ -59,6 +59,10 @@ class Failed:
     name: str
     reason: str
 
+    def text(self) -> str:
+        """Return name and reason as a line."""
+        return f"{self.name}: {self.reason.removeprefix(self.name).strip()}"
+
 
 def gather(inputs: Sequence[str]) -> tuple[list[Source], list[Failed]]:
     """Return what the words of a command line mean, in their order, and those that mean nothing.
