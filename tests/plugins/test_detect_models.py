@@ -145,7 +145,9 @@ def test_chosen_regions_are_distinct_and_their_classes_right(seed: int) -> None:
     assert float(overlaps[~on_object].max()) < regions.NEGATIVE
     best, owner = overlaps[on_object].max(1)
     assert float(best.min()) >= regions.POSITIVE
-    assert torch.equal(classes[on_object], labels[owner] + 1), "0 is background, not the first class"
+    assert torch.equal(classes[on_object], labels[owner] + 1), (
+        "0 is background, not the first class"
+    )
     assert torch.equal(targets[on_object], objects[owner])
 
 
