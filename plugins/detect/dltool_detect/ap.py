@@ -11,7 +11,7 @@ import contextlib
 import io
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -68,6 +68,7 @@ class Report:
 
     Args:
         images, boxes: the sample; crowds and difficult boxes are not counted.
+        best_score: the score to cut at for the highest F1 over all boxes at IoU 0.5, `best_f1`.
         ap50_interval: 95 % of a bootstrap over pictures, or None when it was not asked for.
     """
 
@@ -86,6 +87,8 @@ class Report:
     ar_medium: float | None
     ar_large: float | None
     per_class: tuple[ClassReport, ...]
+    best_score: float | None = None
+    best_f1: float | None = None
     ap50_interval: tuple[float, float] | None = None
 
     def as_dict(self) -> dict[str, Any]:
@@ -93,6 +96,8 @@ class Report:
         return {
             **{name: getattr(self, name) for name in ("images", "boxes", *STATS)},
             "ap50_interval": self.ap50_interval,
+            "best_score": self.best_score,
+            "best_f1": self.best_f1,
             "per_class": [row.as_dict() for row in self.per_class],
         }
 
@@ -141,11 +146,15 @@ def evaluate(truth: DetectionSet, found: Sequence[Detections], *, interval: bool
     """
     _check(truth, found)
     evaluated = coco_eval(truth_document(truth), result_rows(found))
-    report = _report(evaluated, truth, found)
-    if not interval or len(truth) * len(truth.classes) > RESAMPLE_LIMIT:
-        return report
-    values = {name: getattr(report, name) for name in report.__dataclass_fields__}
-    return Report(**{**values, "ap50_interval": bootstrap(evaluated)})
+    tables = _class_tables(evaluated)
+    best_score, best_f1 = _best_cut(tables)
+    is_small = len(truth) * len(truth.classes) <= RESAMPLE_LIMIT
+    return replace(
+        _report(evaluated, truth, found),
+        best_score=best_score,
+        best_f1=best_f1,
+        ap50_interval=bootstrap(tables, len(truth)) if interval and is_small else None,
+    )
 
 
 def _check(truth: DetectionSet, found: Sequence[Detections]) -> None:
@@ -275,39 +284,18 @@ def _report(evaluated: Any, truth: DetectionSet, found: Sequence[Detections]) ->
     return Report(images=len(truth), boxes=sum(boxes), per_class=tuple(rows), **stats)
 
 
-def bootstrap(
-    evaluated: Any, *, resamples: int = RESAMPLES, seed: int = 0
-) -> tuple[float, float] | None:
-    """Return the 2.5 and 97.5 % points of AP50 over pictures drawn with replacement.
-
-    Efron, Annals of Statistics 7 (1979) 1-26. None when no class has a box.
-    """
-    parameters = evaluated.params
-    count, sizes = len(parameters.imgIds), len(parameters.areaRng)
-    tables = [
-        _class_table(evaluated.evalImgs[k * sizes * count : k * sizes * count + count])
-        for k in range(len(parameters.catIds))
-    ]
-    tables = [table for table in tables if table.boxes.sum()]
-    stream = generator(seed, "detect", "bootstrap")
-    values = []
-    for _ in range(resamples):
-        drawn = torch.randint(count, (count,), generator=stream).bincount(minlength=count).numpy()
-        known = [value for table in tables if (value := table.ap50(drawn)) is not None]
-        if known:
-            values.append(sum(known) / len(known))
-    if not values:
-        return None
-    low, high = np.quantile(values, [0.025, 0.975])
-    return float(low), float(high)
-
-
 @dataclass(frozen=True)
-class _ClassTable:
-    """A class's detections in the order of their scores, and how many boxes each picture has."""
+class ClassTable:
+    """A class's detections in the order of their scores, at IoU 0.5; D of them on I pictures.
+
+    Args:
+        image: (D,) place of the picture. is_hit: (D,) whether a box was found. score: (D,).
+        boxes: (I,) true boxes of each picture.
+    """
 
     image: npt.NDArray[np.int64]
     is_hit: npt.NDArray[np.bool_]
+    score: Array
     boxes: npt.NDArray[np.int64]
 
     def ap50(self, drawn: npt.NDArray[np.int64]) -> float | None:
@@ -324,8 +312,19 @@ class _ClassTable:
         return float(envelope[places].mean())
 
 
-def _class_table(images: Sequence[Any]) -> _ClassTable:
-    scores, image, hits = [], [], []
+def _class_tables(evaluated: Any) -> list[ClassTable]:
+    """Return the table of each class that has a box."""
+    parameters = evaluated.params
+    count, sizes = len(parameters.imgIds), len(parameters.areaRng)
+    tables = [
+        _class_table(evaluated.evalImgs[k * sizes * count : k * sizes * count + count])
+        for k in range(len(parameters.catIds))
+    ]
+    return [table for table in tables if table.boxes.sum()]
+
+
+def _class_table(images: Sequence[Any]) -> ClassTable:
+    scores, image, hits = [np.zeros(0)], [np.zeros(0, np.int64)], [np.zeros(0, bool)]
     boxes = np.zeros(len(images), np.int64)
     for index, one in enumerate(images):
         if one is None:
@@ -335,10 +334,47 @@ def _class_table(images: Sequence[Any]) -> _ClassTable:
         scores.append(np.asarray(one["dtScores"], np.float64)[counts])
         hits.append(np.asarray(one["dtMatches"][0])[counts] > 0)
         image.append(np.full(int(counts.sum()), index))
-    if not scores:
-        return _ClassTable(np.zeros(0, np.int64), np.zeros(0, bool), boxes)
-    order = np.argsort(-np.concatenate(scores), kind="mergesort")
-    return _ClassTable(np.concatenate(image)[order], np.concatenate(hits)[order], boxes)
+    every = np.concatenate(scores)
+    order = np.argsort(-every, kind="mergesort")
+    return ClassTable(
+        np.concatenate(image)[order], np.concatenate(hits)[order], every[order], boxes
+    )
+
+
+def bootstrap(
+    tables: Sequence[ClassTable], images: int, *, resamples: int = RESAMPLES, seed: int = 0
+) -> tuple[float, float] | None:
+    """Return the 2.5 and 97.5 % points of AP50 over pictures drawn with replacement.
+
+    Efron, Annals of Statistics 7 (1979) 1-26. None when no class has a box.
+    """
+    stream = generator(seed, "detect", "bootstrap")
+    values = []
+    for _ in range(resamples):
+        drawn = torch.randint(images, (images,), generator=stream).bincount(minlength=images)
+        known = [value for table in tables if (value := table.ap50(drawn.numpy())) is not None]
+        if known:
+            values.append(sum(known) / len(known))
+    if not values:
+        return None
+    low, high = np.quantile(values, [0.025, 0.975])
+    return float(low), float(high)
+
+
+def _best_cut(tables: Sequence[ClassTable]) -> tuple[float | None, float | None]:
+    """Return the score whose cut gives the highest F1 = 2 hits / (detections + boxes), and F1."""
+    boxes = sum(int(table.boxes.sum()) for table in tables)
+    scores = np.concatenate([np.zeros(0), *(table.score for table in tables)])
+    if not boxes or not len(scores):
+        return None, None
+    hits = np.concatenate([table.is_hit for table in tables])
+    order = np.argsort(-scores, kind="mergesort")
+    scores, right = scores[order], np.cumsum(hits[order])
+    f1 = 2 * right / (np.arange(1, len(scores) + 1) + boxes)
+    # detections of one score come together or not at all
+    f1[:-1][scores[1:] == scores[:-1]] = -1.0
+    best = int(f1.argmax())
+    return float(scores[best]), float(f1[best])
 
 
 def pair(truth: Tensor, found: Detections, iou: float) -> tuple[list[int], list[int]]:

@@ -45,6 +45,14 @@ class Chosen:
         """The names that labels are indices into."""
         return self.detector.classes
 
+    @property
+    def usual_score(self) -> float:
+        """The score from which on a box is shown when nobody says else.
+
+        Scores of our models are the overlap that they expect, which is lower than a certainty.
+        """
+        return 0.5 if self.kind == "torchvision" else 0.3
+
     def as_dict(self) -> dict[str, Any]:
         """Return what `--json` tells of the model."""
         return {

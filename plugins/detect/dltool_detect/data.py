@@ -23,6 +23,14 @@ ROLES = ("train", "val", "test")
 MADE_UP = "shapes"
 
 
+class Files(Protocol):
+    """Where pictures come from: a `Tree`, or made-up ones."""
+
+    def read(self, name: str) -> bytes:
+        """Return a whole file."""
+        ...
+
+
 @dataclass(frozen=True)
 class Item:
     """One picture and its boxes.
@@ -44,14 +52,6 @@ class Item:
     labels: Tensor
     ignore: Tensor
     areas: Tensor | None = None
-
-
-class Files(Protocol):
-    """Where pictures come from: a `Tree`, or made-up ones."""
-
-    def read(self, name: str) -> bytes:
-        """Return a whole file."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -157,9 +157,7 @@ def read(path: str, *, format: str = "auto", classes: Sequence[str] = ()) -> Poo
 
         return Pools(shapes.sets(), Problems(), MADE_UP, shapes.CLASSES)
     file = Path(path)
-    only = file.name if file.suffix.lower() == ".json" and file.is_file() else None
-    is_inside = only is not None or file.suffix.lower() in (".yaml", ".yml")
-    tree = open_tree(file.parent if is_inside else file)
+    tree, only = _opened(file)
     problems = Problems()
     chosen = format
     if format == "auto":
@@ -181,6 +179,20 @@ def read(path: str, *, format: str = "auto", classes: Sequence[str] = ()) -> Poo
         if role in pools
     }
     return Pools(sets, problems, chosen, names)
+
+
+def _opened(file: Path) -> tuple[Tree, str | None]:
+    """Return the files of a data set, and the one COCO file that was named."""
+    if file.suffix.lower() in (".yaml", ".yml") and file.is_file():
+        return open_tree(file.resolve().parent), None
+    if file.suffix.lower() != ".json" or not file.is_file():
+        return open_tree(file), None
+    tree = open_tree(file.resolve().parent)
+    if tree.images:
+        return tree, file.name
+    # annotations/instances_val.json, with the pictures in a folder beside annotations
+    above = file.resolve().parent
+    return open_tree(above.parent), f"{above.name}/{file.name}"
 
 
 def load(

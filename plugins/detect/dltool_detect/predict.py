@@ -35,7 +35,7 @@ class Wishes:
     """What is to be found and written.
 
     Args:
-        min_score: of a box that is kept, 0 to 1.
+        min_score: of a box that is kept, 0 to 1; None: what suits the model.
         max_boxes: on a picture, the surest.
         labels: of the classes that are wanted; empty: all.
         save: write the annotated picture.
@@ -44,7 +44,7 @@ class Wishes:
         batch_size: pictures of one size that the model sees at once.
     """
 
-    min_score: float
+    min_score: float | None
     max_boxes: int
     labels: tuple[int, ...]
     save: bool
@@ -95,14 +95,19 @@ def detect_inputs(
     if threads:
         torch.set_num_threads(threads)
     chosen = choose(model, weights, choice.device, console)
-    wanted = replace(wishes, labels=tuple(chosen_labels(classes, chosen.classes)))
+    labels = tuple(chosen_labels(classes, chosen.classes))
+    min_score = chosen.usual_score if wishes.min_score is None else wishes.min_score
+    wanted = replace(wishes, labels=labels, min_score=min_score)
     looked, more = _look_at_all(sources, places, chosen, wanted, console)
     if not looked:
         raise _nothing_read([*failed, *more], "E502")
     data = _as_json(looked, [*failed, *more], chosen)
-    console.result({**data, "device": str(choice.device)}, _text(looked, sources, chosen.classes))
+    told = {**data, "device": str(choice.device), "min_score": min_score}
+    console.result(told, _text(looked, sources, chosen.classes))
     if not any(len(item.found) for item in looked):
-        console.note(f"nothing with a score of {wishes.min_score:g} or more; try --min-score 0.2")
+        console.note(
+            f"nothing with a score of {min_score:g} or more; try --min-score {min_score / 2:g}"
+        )
 
 
 def _nothing_read(failed: Sequence[Failed], code: str) -> DataError:
@@ -142,7 +147,7 @@ def _found(batch: Sequence[Picture], chosen: Chosen, wishes: Wishes) -> list[Det
     with torch.inference_mode():
         found = chosen.detector.detect(
             [picture.image for picture in batch],
-            min_score=wishes.min_score,
+            min_score=wishes.min_score or 0.0,
             max_boxes=max(MOST_BOXES, wishes.max_boxes) if wishes.labels else wishes.max_boxes,
         )
     return [_wanted(item, wishes) for item in found]

@@ -33,11 +33,13 @@ class Drawn:
 
 def sets(seed: int = 0) -> dict[str, DetectionSet]:
     """Return 96 training, 32 validation and 32 test pictures of circles, squares and triangles."""
-    return {split: _set(split, count, seed) for split, count in COUNTS.items()}
+    pictures: dict[str, bytes] = {}
+    return {split: _set(split, count, seed, pictures) for split, count in COUNTS.items()}
 
 
-def _set(split: str, count: int, seed: int) -> DetectionSet:
-    items, pictures = [], {}
+def _set(split: str, count: int, seed: int, pictures: dict[str, bytes]) -> DetectionSet:
+    """Draw the pictures of one split into `pictures`, which all splits share."""
+    items = []
     for index in range(count):
         name = f"{split}/{index:04d}.png"
         item, pictures[name] = _picture(name, generator(seed, MADE_UP, split, index))
