@@ -178,7 +178,8 @@ def _check(truth: DetectionSet, found: Sequence[Detections]) -> None:
 
 def truth_document(truth: DetectionSet) -> dict[str, Any]:
     """Return the truth as a COCO document; image and category ids count from 1."""
-    images, annotations = [], []
+    images: list[dict[str, Any]] = []
+    annotations: list[dict[str, Any]] = []
     for image_id, item in enumerate(truth.items, 1):
         images.append(
             {"id": image_id, "file_name": item.name, "width": item.width, "height": item.height}
@@ -280,7 +281,9 @@ def _report(evaluated: Any, truth: DetectionSet, found: Sequence[Detections]) ->
                 precision=tuple(table[0].tolist()) if boxes[index] else (),
             )
         )
-    stats = {name: _known(value) for name, value in zip(STATS, evaluated.stats, strict=True)}
+    stats: dict[str, Any] = {
+        name: _known(value) for name, value in zip(STATS, evaluated.stats, strict=True)
+    }
     return Report(images=len(truth), boxes=sum(boxes), per_class=tuple(rows), **stats)
 
 

@@ -10,8 +10,7 @@ import typer
 from dltool import options, runs
 from dltool.console import Console
 from dltool.options import data_option
-from dltool_detect import cli_teach
-from dltool_detect.cli_train import train
+from dltool_detect import cli_teach, cli_train
 from dltool_detect.config import FORMATS, one_of
 from dltool_detect.group import InputGroup
 
@@ -127,8 +126,7 @@ def predict(
     )
 
 
-app.command()(train)
-cli_teach.register(app)
+cli_train.register(app)
 
 
 @app.command()
@@ -324,3 +322,6 @@ def info(
         models_info.list_models(console)
     else:
         models_info.describe(model, console)
+
+
+cli_teach.register(app)

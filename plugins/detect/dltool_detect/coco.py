@@ -142,7 +142,7 @@ def _take(
     if width <= 0 or height <= 0:
         problems.add("degenerate", where)  # a negative width is no swapped corner
         return
-    area = entry.get("area")
+    area: Any = entry.get("area")
     boxes[key].append(
         Box(
             (x, y, x + width, y + height),
@@ -167,7 +167,8 @@ def _find(tree: Tree, name: str, said: str) -> str | None:
 
 
 def _size(entry: dict[str, Any]) -> tuple[int, int] | None:
-    width, height = entry.get("width"), entry.get("height")
+    width: Any = entry.get("width")
+    height: Any = entry.get("height")
     if _is_number(width) and _is_number(height) and width > 0 and height > 0:
         return int(width), int(height)
     return None

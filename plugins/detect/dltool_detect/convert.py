@@ -164,7 +164,8 @@ def voc_xml(item: Item, name: str, classes: Sequence[str]) -> bytes:
         for key, number in zip(("xmin", "ymin", "xmax", "ymax"), box, strict=True):
             ElementTree.SubElement(frame, key).text = f"{number:.9g}"
     ElementTree.indent(root, "\t")
-    return ElementTree.tostring(root, encoding="utf-8") + b"\n"
+    text: bytes = ElementTree.tostring(root, encoding="utf-8")
+    return text + b"\n"
 
 
 def _write_coco(

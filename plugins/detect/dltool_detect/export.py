@@ -124,6 +124,7 @@ def _write_program(part: nn.Module, example: Tensor, path: Path) -> Call:
 def _write_onnx(part: nn.Module, example: Tensor, path: Path) -> Call:
     is_whole = isinstance(part, Whole)
     outputs = ["boxes", "scores", "labels"] if is_whole else ["boxes", "scores"]
+    more: dict[str, Any] = {} if is_whole else {"external_data": False, "verbose": False}
     with torch.no_grad(), _quiet():
         # the number of boxes of two stages is known to the older exporter only
         torch.onnx.export(
@@ -134,7 +135,7 @@ def _write_onnx(part: nn.Module, example: Tensor, path: Path) -> Call:
             opset_version=OPSET,
             input_names=["images"],
             output_names=outputs,
-            **({} if is_whole else {"external_data": False, "verbose": False}),
+            **more,
         )
     import onnxruntime
 

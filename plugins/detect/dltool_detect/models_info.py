@@ -44,7 +44,7 @@ def _state(row: dict[str, Any]) -> str:
 def has_weights(name: str) -> bool:
     """Tell whether torchvision's weights lie in torch's cache."""
     file = ENTRIES[name].weights.url.rsplit("/", 1)[-1]
-    return (Path(torch.hub.get_dir()) / "checkpoints" / file).is_file()
+    return Path(torch.hub.get_dir(), "checkpoints", file).is_file()
 
 
 def describe(name: str, console: Console) -> None:

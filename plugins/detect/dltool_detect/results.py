@@ -31,10 +31,11 @@ def read_results(path: Path, truth: DetectionSet, data: Path, console: Console) 
     if isinstance(document, dict):
         document = document.get("data", document)
     names: Any = document
+    rows: Any = document
     if isinstance(document, list):
-        rows, names = document, _coco(data)
-    else:
-        rows = document.get("results") if isinstance(document, dict) else None
+        names = _coco(data)
+    elif isinstance(document, dict):
+        rows = document.get("results")
     if not isinstance(rows, list) or not isinstance(names, dict):
         raise DataError(
             "E502",

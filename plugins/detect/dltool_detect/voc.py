@@ -60,7 +60,7 @@ def parse(data: bytes, name: str) -> ElementTree.Element:
     parser.EndElementHandler = lambda tag: builder.end(tag)
     parser.CharacterDataHandler = builder.data
 
-    def refuse(*_: object) -> None:
+    def refuse(*_: object) -> int:
         raise DataError("E502", f"{name} declares XML entities, which are refused")
 
     parser.EntityDeclHandler = refuse
