@@ -112,3 +112,8 @@ def train(
     from dltool_detect.train import train as run_training
 
     run_training(settings, origins, console=console, out=out, resume=folder)
+
+
+def register(app: typer.Typer) -> None:
+    """Add `train` to the topic's commands."""
+    app.command()(train)
