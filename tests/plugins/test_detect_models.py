@@ -139,7 +139,9 @@ def test_chosen_regions_are_distinct_and_their_classes_right(seed: int) -> None:
     boxes, classes, targets = regions.chosen(regions.windows(128, 128), objects, labels)
     assert len(boxes) == len(torch.unique(boxes, dim=0))
     on_object = classes > 0
-    assert 0 < int(on_object.sum()) <= 16
+    count = int(on_object.sum())
+    assert 0 < count <= 16
+    assert int((~on_object).sum()) == min(3 * count, 64 - count)
     overlaps = box_iou(boxes, objects)
     # every negative is away from every object, not from the last one only
     assert float(overlaps[~on_object].max()) < regions.NEGATIVE

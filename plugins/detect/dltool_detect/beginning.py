@@ -35,7 +35,8 @@ def detector(
         CheckpointError: the file or the `cnn` run does not fit.
         DataError: E504, COCO's weights cannot be fetched.
     """
-    kind, weights = "", {}
+    kind = ""
+    weights: dict[str, Tensor] = {}
     if run is not None:
         stored = runs.read_json(run, "model.json").get("architecture", {})
         kind = str(stored.get("backbone", ""))

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from pathlib import Path
+from typing import Annotated, Any
 
 import typer
 
@@ -21,6 +22,23 @@ from dltool_detect.config import (
 
 TOPIC = "detect"
 
+ImageSizeOption = Annotated[
+    int,
+    data_option(
+        "Side of the square that pictures are brought to.",
+        min=0,
+        show_default="320, or what the model wants",
+    ),
+]
+BackboneOption = Annotated[
+    str,
+    training_option(
+        "A run of cnn (resnet18) whose network looks at the pictures.",
+        metavar="RUN",
+        show_default=False,
+    ),
+]
+
 
 def train(
     ctx: typer.Context,
@@ -35,14 +53,7 @@ def train(
             "Their names in order, comma-separated [default: the data's].", show_default=False
         ),
     ] = TrainConfig.classes,
-    image_size: Annotated[
-        int,
-        data_option(
-            "Side of the square that pictures are brought to.",
-            min=0,
-            show_default="320, or what the model wants",
-        ),
-    ] = TrainConfig.image_size,
+    image_size: ImageSizeOption = TrainConfig.image_size,
     augment: Annotated[
         str, data_option(f"Comma-separated: {', '.join(AUGMENTATIONS)}; or none.")
     ] = TrainConfig.augment,
@@ -56,14 +67,7 @@ def train(
     weights: Annotated[
         str, training_option("Begin from: none, coco (torchvision's models), a file or a run.")
     ] = TrainConfig.weights,
-    backbone: Annotated[
-        str,
-        training_option(
-            "A run of cnn (resnet18) whose network looks at the pictures.",
-            metavar="RUN",
-            show_default=False,
-        ),
-    ] = TrainConfig.backbone,
+    backbone: BackboneOption = TrainConfig.backbone,
     epochs: options.EpochsOption = TrainConfig.epochs,
     batch_size: options.BatchSizeOption = TrainConfig.batch_size,
     learning_rate: options.LrOption = TrainConfig.learning_rate,
@@ -95,23 +99,31 @@ def train(
     """Train a detector on your own boxes; test it once; leave a run folder with the model."""
     console = Console("detect train", json=json, events=events)
     flags = options.given(ctx, TrainConfig)
-    folder = None
     if resume is not None:
         options.refuse_beside_resume(out=out, config=config)
         folder, settings, origins = resuming.resumed(
             resume, TOPIC, TrainConfig, flags, allow_changed=allow_changed
         )
     else:
-        file = runs.read_config_file(config, TrainConfig) if config else {}
-        chosen = {**file, **flags}
-        defaults = recipe(chosen.get("data", data), chosen.get("model", model))
-        settings, origins = runs.settle(
-            TrainConfig, flags=flags, file=file, file_name=str(config), recipe=defaults
-        )
+        folder = None
+        settings, origins = _settled(flags, config)
     console.loading()
     from dltool_detect.train import train as run_training
 
     run_training(settings, origins, console=console, out=out, resume=folder)
+
+
+def _settled(flags: dict[str, Any], config: Path | None) -> tuple[TrainConfig, dict[str, str]]:
+    """Lay flags over the file, over what suits data and model, over the defaults."""
+    file = runs.read_config_file(config, TrainConfig) if config else {}
+    chosen = {"data": TrainConfig.data, "model": TrainConfig.model, **file, **flags}
+    return runs.settle(
+        TrainConfig,
+        flags=flags,
+        file=file,
+        file_name=str(config),
+        recipe=recipe(chosen["data"], chosen["model"]),
+    )
 
 
 def register(app: typer.Typer) -> None:

@@ -180,7 +180,7 @@ MODEL_RECIPES: dict[str, dict[str, Any]] = {
     "fast-rcnn": {"epochs": 30, "batch_size": 8, "learning_rate": 0.001, "image_size": 256},
 }
 ZOO_RECIPE: dict[str, Any] = {"epochs": 40, "batch_size": 4, "learning_rate": 0.0005}
-SHAPES_RECIPE: dict[str, Any] = {"epochs": 12, "image_size": 96, "augment": "flip"}
+SHAPES_RECIPE: dict[str, Any] = {"epochs": 25, "batch_size": 8, "image_size": 96}
 
 
 def recipe(data: str, model: str) -> dict[str, Any]:

@@ -173,7 +173,7 @@ def _anchors_text(result: dict[str, Any]) -> str:
         [
             line["object"],
             line["anchors"],
-            line["best_iou"],
+            f"{line['best_iou']:.3f}",
             " ".join(f"{value:+.3f}" for value in line["offsets"]),
             f"{line['decoding_error']:.1e}",
         ]

@@ -1,6 +1,6 @@
 """Train a detector.
 
-    dltool detect train                                        made-up shapes, a minute
+    dltool detect train                                        made-up shapes, half a minute
     dltool detect train --data FOLDER|ZIP                      your own boxes, from scratch
     dltool detect train --data ... --model fasterrcnn-mobilenet --weights coco
 

@@ -23,6 +23,8 @@ MOST_WINDOWS = 2000
 POSITIVE, NEGATIVE = 0.5, 0.4
 REGIONS_AN_IMAGE = 64
 POSITIVE_SHARE = 0.25
+NEGATIVES_A_POSITIVE = 3
+NEGATIVES_WITHOUT = 16
 NMS_OVERLAP = 0.4
 
 
@@ -72,11 +74,12 @@ def lesson(images: Tensor, boxes: Tensor, labels: Tensor) -> tuple[list[Tensor],
 def chosen(
     regions: Tensor, objects: Tensor, labels: Tensor, count: int = REGIONS_AN_IMAGE
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Choose regions of one image to learn from: at most a quarter on objects.
+    """Choose regions of one image to learn from: three of background for each on an object.
 
-    The objects' own boxes are regions too. A region on an object overlaps it by half or more; a
-    background region overlaps none by more than 0.4; those between teach nothing. No region is
-    chosen twice.
+    More background would drown the objects, and everything would be called background; an image
+    without an object gives 16 regions of it. The objects' own boxes are regions too. A region on an
+    object overlaps it by half or more; one of background overlaps none by more than 0.4; those
+    between teach nothing. No region is chosen twice.
 
     Args:
         regions: (R, 4). objects: (M, 4). labels: (M,) 0-based.
@@ -90,7 +93,8 @@ def chosen(
         candidates, objects, high=POSITIVE, low=NEGATIVE, every_object=False
     ).index
     positive = _some(matched >= 0, int(count * POSITIVE_SHARE))
-    negative = _some(matched == box_ops.NOTHING, count - len(positive))
+    most = len(positive) * NEGATIVES_A_POSITIVE or NEGATIVES_WITHOUT
+    negative = _some(matched == box_ops.NOTHING, min(most, count - len(positive)))
     kept = torch.cat([positive, negative])
     owner = matched[kept]
     is_object = owner >= 0

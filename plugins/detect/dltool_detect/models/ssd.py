@@ -16,6 +16,7 @@ makes it learn from a few hundred pictures came later:
 from __future__ import annotations
 
 import math
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -82,19 +83,24 @@ class Head(nn.Module):
 
     def __init__(self, num_classes: int) -> None:
         super().__init__()
-        self.scores = nn.Sequential(conv(PYRAMID, PYRAMID), nn.Conv2d(PYRAMID, num_classes, 1))
-        self.offsets = nn.Sequential(conv(PYRAMID, PYRAMID), nn.Conv2d(PYRAMID, 4, 1))
-        last = self.scores[1]
-        nn.init.normal_(last.weight, std=0.01)
+        score, offset = nn.Conv2d(PYRAMID, num_classes, 1), nn.Conv2d(PYRAMID, 4, 1)
+        nn.init.normal_(score.weight, std=0.01)
         # at first every score is 0.01: thousands of background places would drown the rest
-        nn.init.constant_(last.bias, -math.log((1 - PRIOR) / PRIOR))
-        nn.init.normal_(self.offsets[1].weight, std=0.01)
-        nn.init.zeros_(self.offsets[1].bias)
+        nn.init.constant_(_bias(score), -math.log((1 - PRIOR) / PRIOR))
+        nn.init.normal_(offset.weight, std=0.01)
+        nn.init.zeros_(_bias(offset))
+        self.scores = nn.Sequential(conv(PYRAMID, PYRAMID), score)
+        self.offsets = nn.Sequential(conv(PYRAMID, PYRAMID), offset)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Return logits (B, H * W, classes) and offsets (B, H * W, 4)."""
         scores, offsets = self.scores(x), self.offsets(x)
         return scores.flatten(2).transpose(1, 2), offsets.flatten(2).transpose(1, 2)
+
+
+def _bias(layer: nn.Conv2d) -> Tensor:
+    assert layer.bias is not None
+    return layer.bias
 
 
 class SSDTiny(nn.Module):
@@ -109,7 +115,7 @@ class SSDTiny(nn.Module):
         super().__init__()
         self.num_classes = num_classes
         self.backbone = TinyBackbone() if backbone is None else backbone
-        widths: list[int] = list(self.backbone.widths)
+        widths = cast("list[int]", self.backbone.widths)
         self.lateral = nn.ModuleList(nn.Conv2d(width, PYRAMID, 1) for width in widths)
         self.smooth = nn.ModuleList(conv(PYRAMID, PYRAMID) for _ in widths)
         self.heads = nn.ModuleList(Head(num_classes) for _ in widths)
