@@ -7,7 +7,7 @@ import json
 import numpy as np
 import pytest
 import torch
-from dltool_detect import ap, data
+from dltool_detect import ap, data, matching
 from dltool_detect.data import DetectionSet, Item
 from dltool_detect.detections import Detections, nothing
 from dltool_detect.results import read_results
@@ -136,7 +136,7 @@ def test_a_difficult_box_is_no_miss_and_no_error():
     for detections in (found(boxes, [0.8, 0.9], [0, 0]), found(boxes[:1], [0.8], [0])):
         report = ap.evaluate(truth, [detections])
         assert (report.ap, report.boxes) == pytest.approx((1.0, 1))
-    assert ap.confusion(truth, [nothing()], min_score=0.5).sum() == 1
+    assert matching.confusion(truth, [nothing()], min_score=0.5).sum() == 1
 
 
 def test_no_detection_is_zero_and_no_box_is_no_number():
@@ -199,7 +199,7 @@ def test_confusion_has_misses_ghosts_and_wrong_names():
     detections = found(
         [boxes[0], boxes[1], [0, 300, 50, 350], boxes[2]], [0.9, 0.8, 0.7, 0.1], [0, 2, 1, 2]
     )
-    matrix = ap.confusion(truth, [detections], min_score=0.5)
+    matrix = matching.confusion(truth, [detections], min_score=0.5)
     expected = torch.zeros(4, 4, dtype=torch.int64)
     expected[0, 0] = 1  # the cat
     expected[1, 2] = 1  # a dog called owl
@@ -213,9 +213,9 @@ def test_confusion_has_misses_ghosts_and_wrong_names():
 def test_one_detection_pairs_with_one_box():
     truth = item([[0, 0, 50, 50], [0, 0, 52, 50]], [0, 0])
     twice = found([[0, 0, 51, 50], [0, 0, 50, 50]], [0.5, 0.9], [0, 0])
-    mine, theirs = ap.pair(truth.boxes, twice, 0.5)
+    mine, theirs = matching.pair(truth.boxes, twice, 0.5)
     assert (mine, theirs) == ([1, 0], [1, 0])
-    assert ap.pair(truth.boxes, nothing(), 0.5) == ([-1, -1], [])
+    assert matching.pair(truth.boxes, nothing(), 0.5) == ([-1, -1], [])
 
 
 def test_results_of_dltool_name_their_own_images_and_categories(tmp_path):

@@ -16,12 +16,13 @@ from dltool import runs
 from dltool.console import Console, table
 from dltool.errors import CheckFailed, CheckpointError, ConfigError, DataError
 from dltool_detect import data as data_sets
-from dltool_detect.ap import STATS, Report, confusion, evaluate, shown
+from dltool_detect.ap import STATS, Report, evaluate, shown
 from dltool_detect.chosen import Chosen, choose
 from dltool_detect.config import TrainConfig
 from dltool_detect.data import DetectionSet, Pools
 from dltool_detect.detections import Detections
 from dltool_detect.evaluate_pictures import draw_all
+from dltool_detect.matching import confusion
 from dltool_detect.problems import Problems
 from dltool_detect.results import read_results
 from dltool_detect.worst import Mistakes, mistakes

@@ -12,10 +12,11 @@ from dltool import plots
 from dltool.drawing import DPI, INK, PALE, drawing, heading, save
 from dltool.errors import DataError
 from dltool.picture_grid import image_grid
-from dltool_detect.ap import Report, above, shown
+from dltool_detect.ap import Report, shown
 from dltool_detect.data import DetectionSet, Item
 from dltool_detect.detections import Detections
 from dltool_detect.draw import TRUTH_COLOR, Pixels, color, labelled
+from dltool_detect.matching import above
 from dltool_detect.worst import Mistakes
 
 MOST_CURVES = 12

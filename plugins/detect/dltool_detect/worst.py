@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from dltool_detect.ap import above, pair
 from dltool_detect.data import DetectionSet
 from dltool_detect.detections import Detections
+from dltool_detect.matching import above, pair
 
 
 @dataclass(frozen=True)
