@@ -115,8 +115,9 @@ def _copy(entry: Named, whole: DetectionSet, folder: Path, to: str) -> bool:
     """Copy one picture; return whether it had to be turned upright."""
     assert whole.tree is not None
     data = whole.tree.read(entry.item.name)
-    is_stored = isinstance(whole.tree, Tree)  # made-up pictures are upright
-    is_turned = is_stored and picture_size(whole.tree, entry.item.name)[2] != 1
+    # made-up pictures, which come from no tree, are upright
+    tree = whole.tree
+    is_turned = isinstance(tree, Tree) and picture_size(tree, entry.item.name)[2] != 1
     if is_turned:
         pixels = decode.decode(data, entry.item.name, "RGB", None)
         suffix = Path(entry.name).suffix
