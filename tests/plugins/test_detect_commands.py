@@ -20,6 +20,15 @@ from dltool import checkpoint, cli, device
 SIDE = 96
 
 
+@torch.no_grad()
+def settle(network, images, rounds=10):
+    """Let batch normalisation see pictures, without which no feature of random weights varies."""
+    network.train()
+    for _ in range(rounds):
+        network(images)
+    network.eval()
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     """A model folder: ssd-tiny for the made-up shapes, as its weights were drawn."""
@@ -27,6 +36,9 @@ def folder(tmp_path_factory):
     model = build(
         "ssd-tiny", shapes.CLASSES, image_size=SIDE, generator=device.generator(0, "test")
     )
+    part = shapes.sets()["train"]
+    images = torch.stack([part.read(index) for index in range(16)])
+    settle(model.core.network, model.core.prepared(images))
     for head in model.core.network.heads:  # scores high enough to be worth comparing
         nn.init.normal_(head.scores[1].weight, std=0.3)
         nn.init.zeros_(head.scores[1].bias)
@@ -224,8 +236,8 @@ def test_dense_part_of_torchvisions_detectors_is_the_detector(builder):
     """Cutting and suppressing what the dense part gives is what torchvision itself gives."""
     torch.manual_seed(0)
     model = builder(weights=None, weights_backbone=None, num_classes=4).eval()
-    for parameter in model.head.parameters():
-        nn.init.normal_(parameter, std=0.05)
+    settle(model.backbone, torch.rand(4, 3, 320, 320), rounds=8)
+    settle(model.head, list(model.backbone(torch.rand(4, 3, 320, 320)).values()), rounds=8)
     images = torch.randint(0, 255, (1, 3, 200, 260), dtype=torch.uint8)
     part = dense.DenseZoo(model, [1, 2, 3]).eval()
     with torch.no_grad():
@@ -233,8 +245,14 @@ def test_dense_part_of_torchvisions_detectors_is_the_detector(builder):
         mine = dense.finished(boxes, scores, overlap=part.overlap, min_score=0.01, max_boxes=10)
         (theirs,) = Zoo(model).detect([images[0]], min_score=0.01, max_boxes=10)
     torch.testing.assert_close(mine.scores, theirs.scores, atol=1e-5, rtol=0)
-    torch.testing.assert_close(mine.boxes, theirs.boxes, atol=1e-2, rtol=0)
-    assert torch.equal(mine.labels, theirs.labels)
+    # noise looks alike in many places, and boxes of one score have no order
+    torch.testing.assert_close(ordered(mine), ordered(theirs), atol=1e-2, rtol=0)
+
+
+def ordered(found):
+    """Return labels and boxes in an order of their own."""
+    rows = torch.cat([found.labels[:, None], found.boxes.round(decimals=1)], 1)
+    return torch.tensor(sorted(rows.tolist()))
 
 
 # bench and info
