@@ -9,8 +9,9 @@ import pytest
 import torch
 from dltool_detect import data, dense, shapes
 from dltool_detect.bench import made_up
+from dltool_detect.info import weights_file
 from dltool_detect.models.build import build, describe, load_run
-from dltool_detect.models.zoo import Zoo
+from dltool_detect.models.zoo import ENTRIES, Zoo
 from PIL import Image
 from torch import nn
 from torchvision.models import detection as tv
@@ -22,9 +23,12 @@ SIDE = 96
 
 
 @torch.no_grad()
-def settle(network, images, rounds=10):
+def settle(network, images, rounds=3):
     """Let batch normalisation see pictures, without which no feature of random weights varies."""
     network.train()
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.momentum = None  # a mean of all rounds
     for _ in range(rounds):
         network(images)
     network.eval()
@@ -41,7 +45,7 @@ def folder(tmp_path_factory):
     images = torch.stack([part.read(index) for index in range(16)])
     settle(model.core.network, model.core.prepared(images))
     for head in model.core.network.heads:  # scores high enough to be worth comparing
-        nn.init.normal_(head.scores[1].weight, std=0.3)
+        nn.init.normal_(head.scores[1].weight, std=0.05)
         nn.init.zeros_(head.scores[1].bias)
     checkpoint.save_model(made, model, describe(model))
     return made
@@ -240,10 +244,8 @@ def test_dense_part_of_torchvisions_detectors_is_the_detector(builder):
     # smooth pictures: noise looks alike in many places, and boxes of one score have no order
     smooth = torch.stack([data.read_picture(made_up(k), "made up") for k in range(3)])
     small = nn.functional.interpolate(smooth / 255, size=(320, 320))
-    settle(model.backbone, small, rounds=8)
-    settle(model.head, list(model.backbone(small).values()), rounds=8)
-    for last in model.head.classification_head.module_list:
-        nn.init.normal_(last[-1].weight, std=1.0)  # scores far apart
+    settle(model.backbone, small)
+    settle(model.head, list(model.backbone(small).values()))
     images = smooth[:1, :, :200, :260]
     part = dense.DenseZoo(model, [1, 2, 3]).eval()
     with torch.no_grad():
@@ -273,6 +275,15 @@ def test_info_says_what_a_model_is(run, folder):
     found = data_of(run("info", folder, "--json"))
     assert found["classes"] == list(shapes.CLASSES)
     assert found["architecture"]["image_size"] == SIDE
-    assert found["parameters"] > 1_000_000
+    assert found["values"] > 1_000_000
+    assert "circle, square, triangle" in run("info", folder).out
     run("info", "nowhere", code=5)
-    run("info", "ssdlite", code=5)
+
+
+def test_info_finds_the_weights_that_torchvision_would_use(run, tmp_path):
+    for name, entry in ENTRIES.items():
+        assert weights_file(name) is None
+        file = tmp_path / "torch" / "hub" / "checkpoints" / entry.weights.url.rpartition("/")[2]
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(b"")
+        assert weights_file(name) == file
