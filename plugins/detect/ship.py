@@ -13,7 +13,7 @@ from pathlib import Path
 
 from dltool_detect.models import build
 
-from dltool import checkpoint, runs
+from dltool import checkpoint, resuming, runs
 
 TARGET = Path(__file__).parent / "dltool_detect" / "shipped"
 CARD = "README.md"
@@ -25,7 +25,11 @@ def main() -> None:
     detector = build.load_run(run)
     config = runs.read_json(run, "config.json")
     facts = runs.read_json(run)
-    given = {name: item["value"] for name, item in config.items() if item["origin"] != "default"}
+    given = {
+        name: item["value"]
+        for name, item in config.items()
+        if item["origin"] != "default" and name not in resuming.FREE
+    }
     given["data"] = Path(given["data"]).name
     data = runs.read_json(run, "data.json")
     result = facts["result"]
