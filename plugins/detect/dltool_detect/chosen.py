@@ -15,11 +15,9 @@ from dltool.console import Console
 from dltool.data.download import is_offline
 from dltool.errors import CheckpointError, ConfigError, DataError
 from dltool_detect.config import MODELS, OWN
+from dltool_detect.info import AUTO_MODEL, SHIPPED, TOPIC, weights_file
 from dltool_detect.models.build import Detector, load_run, pretrained, shipped
 
-TOPIC = "detect"
-AUTO_MODEL = "fasterrcnn-mobilenet"
-SHIPPED = "shipped"
 WEIGHTS_HOST = "download.pytorch.org"
 PATIENCE_SECONDS = 3.0
 PUBLISHED = tuple(name for name in MODELS if name not in OWN)
@@ -122,10 +120,7 @@ def _automatic() -> Chosen:
 
 def _is_reachable() -> bool:
     """Tell within seconds whether weights could be fetched; only asked when they are not here."""
-    target = Path(torch.hub.get_dir()) / "checkpoints"
-    from dltool_detect.models.zoo import ENTRIES
-
-    if (target / ENTRIES[AUTO_MODEL].weights.url.rsplit("/", 1)[-1]).is_file():
+    if weights_file(AUTO_MODEL) is not None:
         return True
     try:
         socket.create_connection((WEIGHTS_HOST, 443), timeout=PATIENCE_SECONDS).close()

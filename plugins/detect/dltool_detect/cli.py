@@ -316,12 +316,12 @@ def info(
 ) -> None:
     """Show what a detector is, or which ones there are."""
     console = Console("detect info", json=json)
-    from dltool_detect import models_info
+    from dltool_detect import info as about
 
     if model is None:
-        models_info.list_models(console)
+        about.list_models(console)
     else:
-        models_info.describe(model, console)
+        about.describe(model, console)
 
 
 cli_teach.register(app)
