@@ -49,7 +49,7 @@ class Chosen:
 
         Scores of our models are the overlap that they expect, which is lower than a certainty.
         """
-        return 0.5 if self.kind == "torchvision" else 0.3
+        return 0.5 if self.kind == "torchvision" else 0.4
 
     def as_dict(self) -> dict[str, Any]:
         """Return what `--json` tells of the model."""

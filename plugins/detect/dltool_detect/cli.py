@@ -77,7 +77,7 @@ def predict(
         typer.Option(
             min=0.0,
             max=1.0,
-            help="Lowest score of a box that is shown [default: 0.5; 0.3 for models of ours].",
+            help="Lowest score of a box that is shown [default: 0.5; 0.4 for models of ours].",
             show_default=False,
         ),
     ] = None,

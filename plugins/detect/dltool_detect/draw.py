@@ -68,8 +68,8 @@ def labelled(
     image = Image.fromarray(pixels)
     pen = ImageDraw.Draw(image)
     side = max(image.size)
-    width = max(2, round(side / 400))
-    size = max(11, round(side / 55))
+    width = max(2, round(side / 300))
+    size = max(11, round(side / 45))
     for box, name, ink in reversed(list(zip(boxes, names, colors, strict=True))):
         corners = _on_picture(box, image.size)
         pen.rectangle(corners, outline=ink, width=width)
