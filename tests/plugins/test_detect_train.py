@@ -282,7 +282,7 @@ def weights(folder: Path) -> dict[str, Tensor]:
 
 
 def test_training_stopped_again_and_again_ends_with_the_same_bits(run: Call, here: Path) -> None:
-    quick = (*QUICK, "--augment", ALL, "--save-every", "0")
+    quick = (*QUICK, "--augment", ALL)
     whole = run("detect", "train", "--out", "whole", "--json", *quick)
     result = json.loads(whole.out)["data"]
     assert result["split"] == "test"
