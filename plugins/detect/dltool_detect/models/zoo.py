@@ -19,7 +19,7 @@ from dltool.data.download import is_offline
 from dltool.errors import CheckpointError, DataError
 from dltool_detect.detections import Detections
 from dltool_detect.models.square import grown
-from dltool_detect.transforms import resize_image
+from dltool_detect.resize import resize_image
 
 BACKGROUND_FIRST = 1
 
