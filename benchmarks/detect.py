@@ -62,8 +62,8 @@ def ours(chosen: Chosen, folder: Path, out: Path, batch_size: int, *, save: bool
         sources, _ = gather([str(folder)])
         places = plan(sources, out, pictures=save, crops=False)
         wishes = Wishes(0.5, 100, (), save, False, 1, batch_size)
-        looked, _ = predict._look_at_all(sources, places, chosen, wishes, console)
-    return predict._as_json(looked, [], chosen)
+        looked, _ = predict.look_at_all(sources, places, chosen, wishes, console)
+    return predict.as_json(looked, [], chosen)
 
 
 def one_picture(path: Path, model: str, weights: Path, rounds: int) -> list[float]:
