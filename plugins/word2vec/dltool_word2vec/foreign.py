@@ -226,7 +226,7 @@ def read_binary(path: Path, *, encoding: str, top: int, tell: Tell) -> Found:
         DataError: no header, a word without end, a file that is shorter or longer than promised.
     """
     with texts.opened(path) as stream:
-        source = _Bytes(stream, path)
+        source = Bytes(stream, path)
         line = source.until(b"\n", 64)
         sizes = _header(line)
         if sizes is None:
@@ -251,7 +251,7 @@ def read_binary(path: Path, *, encoding: str, top: int, tell: Tell) -> Found:
                     f"{path} ends in word {number + 1:,} of the {count:,} that its header promises",
                     cure="copy the file again, or mend the header",
                 )
-            rows.add(_decoded(path, number, raw, encoding), np.frombuffer(data, "<f4"))
+            rows.add(decoded(path, number, raw, encoding), np.frombuffer(data, "<f4"))
             tell(1)
         if source.take(2).strip():
             raise DataError(
@@ -262,7 +262,12 @@ def read_binary(path: Path, *, encoding: str, top: int, tell: Tell) -> Found:
     return rows.found(path)
 
 
-def _decoded(path: Path, number: int, raw: bytes, encoding: str) -> str:
+def decoded(path: Path, number: int, raw: bytes, encoding: str) -> str:
+    """Return a word's letters.
+
+    Raises:
+        DataError: they are of another encoding.
+    """
     try:
         return raw.decode(encoding)
     except UnicodeDecodeError as error:
@@ -273,7 +278,7 @@ def _decoded(path: Path, number: int, raw: bytes, encoding: str) -> str:
         ) from error
 
 
-class _Bytes:
+class Bytes:
     """Read a stream up to a mark, or so many bytes."""
 
     def __init__(self, stream: IO[bytes], path: Path) -> None:

@@ -12,28 +12,11 @@ import numpy as np
 from dltool import ranges
 from dltool.console import Console
 from dltool.errors import ConfigError, DataError
-from dltool_word2vec import foreign, vectors
+from dltool_word2vec import fasttext_bin, foreign, vectors
 from dltool_word2vec.cli_files import FORMATS
 from dltool_word2vec.foreign import Found
 from dltool_word2vec.gensim_engine import quiet
 from dltool_word2vec.quantize import refuse_taken
-
-# what gensim's readers raise on files that are cut, swapped or made up
-FOREIGN_ERRORS = (
-    ArithmeticError,
-    AssertionError,
-    AttributeError,
-    EOFError,
-    ImportError,
-    IndexError,
-    KeyError,
-    MemoryError,
-    NotImplementedError,
-    OSError,
-    RuntimeError,
-    TypeError,
-    ValueError,
-)
 
 
 def import_file(
@@ -104,33 +87,10 @@ def _reader(
         "word2vec-binary": lambda: foreign.read_binary(file, encoding=encoding, top=top, tell=tell),
         "numpy": lambda: foreign.read_npz(file),
         "safetensors": lambda: foreign.read_safetensors(file),
-        "fasttext": lambda: read_fasttext(file, encoding),
+        "fasttext": lambda: fasttext_bin.read(file, encoding, tell),
         "gensim": lambda: read_gensim(file, allow_pickle),
     }
     return known[kind]
-
-
-def read_fasttext(file: Path, encoding: str) -> Found:
-    """Read fastText's own .bin file, letter groups included.
-
-    Raises:
-        DataError: it is damaged, or a classifier.
-    """
-    from gensim.models.fasttext import load_facebook_model
-
-    try:
-        with quiet(), warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            model: Any = load_facebook_model(str(file), encoding=encoding)
-    except FOREIGN_ERRORS as error:
-        raise DataError(
-            "E502", f"{file} cannot be read: {error or type(error).__name__}", cure="copy it again"
-        ) from error
-    found = of_gensim(model.wv, file)
-    if model.negative and getattr(model, "syn1neg", None) is not None:
-        found.arrays["output"] = np.asarray(model.syn1neg, np.float32)
-    found.about["arch"] = "skipgram" if model.sg else "cbow"
-    return found
 
 
 def read_gensim(file: Path, allow_pickle: Path | None) -> Found:

@@ -177,7 +177,7 @@ def _run(
     console.event("start", run=str(run.folder), epochs=config.epochs, words=corpus.words)
     start = base.arrays if base is not None else {}
     if config.engine == "torch":
-        from dltool_word2vec.skipgram import run_torch
+        from dltool_word2vec.torch_engine import run_torch
 
         outcome = run_torch(config, corpus, counts, start, run, device, console, resume=resume)
     else:
