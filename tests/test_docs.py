@@ -12,6 +12,7 @@ TOPICS = [
     "plugins/linreg/README.md",
     "plugins/mlp-xor/README.md",
     "plugins/tensor-ops/README.md",
+    "plugins/word2vec/README.md",
 ]
 DOCUMENTS = ["README.md", "CONTRIBUTING.md", *TOPICS]
 

@@ -129,7 +129,7 @@ def import_(
 
 def quantize(
     run: options.RunArgument,
-    out: Annotated[Path, typer.Option(help="Model folder to make.")],
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="Model folder to make.")],
     method: Annotated[str, typer.Option(help=f"{', '.join(QUANTIZED)}.")] = "int8",
     top: Annotated[int, typer.Option(min=0, help="The N most frequent words; 0: all.")] = 0,
     json: options.JsonOption = False,

@@ -131,10 +131,9 @@ def correlate(known: Vectors, name: str, pairs: Sequence[tuple[str, str, float]]
     usable = [(one, two, score) for one, two, score in rows if one is not None and two is not None]
     if not usable:
         return Correlation(name, len(pairs), 0, None, None, None)
-    ones = known.rows([one for one, _, _ in usable])
-    twos = known.rows([two for _, two, _ in usable])
-    lengths = [known.norms[[row[side] for row in usable]] for side in (0, 1)]
-    cosines = np.einsum("nd,nd->n", ones, twos) / (lengths[0] * lengths[1])
+    ones, twos = [one for one, _, _ in usable], [two for _, two, _ in usable]
+    products = np.einsum("nd,nd->n", known.rows(ones), known.rows(twos))
+    cosines = products / (known.norms[ones] * known.norms[twos])
     value = spearman(cosines, np.asarray([score for _, _, score in usable]))
     return Correlation(name, len(pairs), len(usable), value, *interval(value, len(usable)))
 

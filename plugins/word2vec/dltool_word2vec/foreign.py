@@ -162,6 +162,7 @@ def read_text(path: Path, *, header: bool, encoding: str, top: int, tell: Tell) 
                 cure="for a file without header use --format glove",
             )
         promised, dim = sizes
+        _check_dim(path, dim)
     rows: _Rows | None = None
     for number, line in lines:
         if top and rows is not None and len(rows.words) >= top:

@@ -76,11 +76,12 @@ def build(config: TrainConfig, counts: Mapping[str, int], corpus: Corpus) -> Any
             if config.algorithm == "fasttext":
                 groups = {"min_n": config.min_n, "max_n": config.max_n, "bucket": config.bucket}
                 model = FastText(**shared, **groups)
-                # the words' own vectors are the mean of their parts: made once, at the end
-                model.wv.adjust_vectors = lambda: None
             else:
                 model = Word2Vec(**shared)
             model.build_vocab_from_freq(dict(counts), corpus_count=corpus.lines)
+            if config.algorithm == "fasttext":
+                # a word's own vector is the mean of its parts: made once, at the end
+                model.wv.adjust_vectors = lambda: None
     except MemoryError as error:
         raise DltoolError(
             "E801",

@@ -118,23 +118,20 @@ def read_terms(terms: Sequence[str]) -> list[tuple[int, str]]:
         ConfigError: E201, no word, two words without a sign, a sign without a word.
     """
     found: list[tuple[int, str]] = []
-    sign: int | None = 1
+    sign = 0  # 0: none since the last word
     for term in " ".join(terms).split():
-        if term in ("+", "-"):
-            if sign is not None and found:
-                raise _misread(terms)
-            sign = 1 if term == "+" else -1
-            continue
         word = term
         if term[0] in "+-":
-            if sign is not None and found:
+            if sign:
                 raise _misread(terms)
             sign, word = (1 if term[0] == "+" else -1), term[1:]
-        if sign is None:
+        if not word:
+            continue
+        if found and not sign:
             raise _misread(terms)
-        found.append((sign, word))
-        sign = None
-    if sign is not None:
+        found.append((sign or 1, word))
+        sign = 0
+    if sign or not found:
         raise _misread(terms)
     return found
 

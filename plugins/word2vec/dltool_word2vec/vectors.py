@@ -147,7 +147,7 @@ class Vectors:
         """
         found = self.find(word)
         if found is not None:
-            return self.rows([found])[0]
+            return np.asarray(self.rows([found])[0])
         groups = self.subword_vector(word)
         if groups is None:
             raise self.unknown(word)
