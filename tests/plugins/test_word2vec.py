@@ -339,6 +339,22 @@ def test_further_training_begins_with_the_old_vectors_and_adds_words(lee, tmp_pa
         run_training(tmp_path / "other", data=(data,), start_from=str(lee), dim=7)
 
 
+def test_threads_change_a_result_and_are_kept_when_a_run_goes_on(lee):
+    from dataclasses import replace
+
+    from dltool_word2vec.cli import _keep_threads
+
+    from dltool.runs import read_config
+
+    config, _ = read_config(lee, TrainConfig)
+    with pytest.raises(ConfigError, match="workers: 1 in the run, 2 given"):
+        _keep_threads(lee, replace(config, workers=2), {}, allow_changed=False)
+    origins = {}
+    _keep_threads(lee, replace(config, workers=2), origins, allow_changed=True)
+    assert origins == {"workers": "changed"}
+    _keep_threads(lee, config, origins, allow_changed=False)
+
+
 def test_settings_that_contradict_each_other_are_refused():
     for settings in (
         {"hs": True},

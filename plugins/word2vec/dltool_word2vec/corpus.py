@@ -28,9 +28,9 @@ INDEX = "corpus.json"
 # gensim leaves out what a line holds beyond 10,000 words; word2vec.c cuts sentences at 1,000
 LONGEST_LINE = 1_000
 LONGEST_DOCUMENT = 10_000
-PART_WORDS = 1_000_000
+PART_WORDS = 2_000_000
 # gensim copies the vocabulary at each step: a part holds many times as many words as there are
-WORDS_PER_TYPE = 8
+WORDS_PER_TYPE = 20
 # the rarest words are forgotten when there are more than this, as word2vec.c does
 MOST_TYPES = 6_000_000
 GATHER = 100_000
@@ -120,23 +120,31 @@ def documents(config: TrainConfig) -> Iterator[str]:
     """Yield the texts: lines of plain files, cells of `--column`; empty ones too.
 
     Raises:
-        DataError: a file is missing, damaged, binary or of another encoding.
+        DataError: a file is missing, damaged, binary, of another encoding, or cannot be read.
         ConfigError: a table without `--column`.
     """
     for source in sources(config.data):
-        if config.column:
-            for row in texts.rows(source, [config.column], encoding=config.encoding):
-                yield row.cells[0]
-        elif texts.is_table(source):
-            names = texts.columns(source, encoding=config.encoding)
-            raise ConfigError(
-                "E205",
-                f"{source} is a table; which of its columns holds the text?",
-                expected=f"one of {', '.join(names)}",
-                cure=f"add --column {names[0]}",
-            )
-        else:
-            yield from texts.lines(source, encoding=config.encoding)
+        try:
+            yield from _texts_of(source, config)
+        except OSError as error:
+            reason = error.strerror or str(error)
+            raise DataError("E501", f"cannot read {source}: {reason}") from error
+
+
+def _texts_of(source: str, config: TrainConfig) -> Iterator[str]:
+    if config.column:
+        for row in texts.rows(source, [config.column], encoding=config.encoding):
+            yield row.cells[0]
+    elif texts.is_table(source):
+        names = texts.columns(source, encoding=config.encoding)
+        raise ConfigError(
+            "E205",
+            f"{source} is a table; which of its columns holds the text?",
+            expected=f"one of {', '.join(names)}",
+            cure=f"add --column {names[0]}",
+        )
+    else:
+        yield from texts.lines(source, encoding=config.encoding)
 
 
 class Writer:
@@ -166,10 +174,11 @@ class Writer:
         """Count and write what was gathered; begin the next part when this one is full."""
         if self.pending:
             data = ("\n".join(self.pending) + "\n").encode("utf-8", errors="replace")
-            if self.stream is None:
-                name = f"part-{len(self.corpus.parts):05d}.txt"
-                self.stream = (self.corpus.folder / name).open("wb")
-            self.stream.write(data)
+            with files.explained(self.corpus.folder):
+                if self.stream is None:
+                    name = f"part-{len(self.corpus.parts):05d}.txt"
+                    self.stream = (self.corpus.folder / name).open("wb")
+                self.stream.write(data)
             self.digest.update(data)
             self.bytes += len(data)
             self.counter.update(self.gathered)
@@ -189,7 +198,8 @@ class Writer:
     def _close_part(self) -> None:
         if self.stream is not None:
             name = Path(self.stream.name).name
-            self.stream.close()
+            with files.explained(self.corpus.folder):
+                self.stream.close()
             self.stream = None
             self.corpus.parts.append(Part(name, self.lines, self.words, self.bytes))
             self.lines = self.words = self.bytes = 0
@@ -218,26 +228,26 @@ def prepare(
     if (folder / INDEX).exists():
         return _read(folder)
     corpus = Corpus(folder)
-    files.remove(folder)
     with files.explained(folder):
+        files.remove(folder)
         folder.mkdir(parents=True)
-        _tokenize(
-            config, corpus, tokenize or tokenizer(config.tokenizer, config.segmenter), console
-        )
-        for number in range(config.phrases):
-            from dltool_word2vec.phrases import join_pairs
+    split = tokenize or tokenizer(config.tokenizer, config.segmenter)
+    _tokenize(config, corpus, split, console)
+    for number in range(config.phrases):
+        from dltool_word2vec.phrases import join_pairs
 
+        with files.explained(folder):
             corpus = join_pairs(config, corpus, number + 1, console)
-        if not corpus.words:
-            raise DataError(
-                "E503",
-                "the text holds no words" if corpus.texts else "there is no text",
-                received=f"{corpus.texts:,} texts",
-                expected=f"text for the tokeniser {config.tokenizer!r}",
-                cure="look at the file, or choose another --tokenizer or --column",
-            )
-        _keep_frequent(corpus, config.min_count)
-        files.write_json_atomic(folder / INDEX, _index(corpus))
+    if not corpus.words:
+        raise DataError(
+            "E503",
+            "the text holds no words" if corpus.texts else "there is no text",
+            received=f"{corpus.texts:,} texts",
+            expected=f"text for the tokeniser {config.tokenizer!r}",
+            cure="look at the file, or choose another --tokenizer or --column",
+        )
+    _keep_frequent(corpus, config.min_count)
+    files.write_json_atomic(folder / INDEX, _index(corpus))
     return corpus
 
 

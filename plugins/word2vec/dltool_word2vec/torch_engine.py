@@ -76,7 +76,15 @@ def run_torch(
                     session.step(total_loss / pairs.clamp(min=1), count=batch.words.numel())
             measured = sample_loss(model, sample)
             rate = corpus.words * (session.epoch + 1) / max(session.stopwatch.seconds, 1e-9)
-            session.report({"sample_loss": measured.value, "words_per_second": rate})
+            console.note(f"{rate:,.0f} words/s")
+            session.report(
+                {
+                    "sample_loss": measured.value,
+                    "sample_loss_reach": measured.reach,
+                    "n": measured.n,
+                    "words_per_second": round(rate),
+                }
+            )
         # the rate fell to the end: the last vectors are the ones, not those of the best epoch
         measured = sample_loss(model, sample)
         arrays = {"vectors": _array(model.input), "output": _array(model.output)}
