@@ -277,6 +277,30 @@ def test_damage_is_named(tmp_path):
         vectors.load(folder)
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"words": "abc"},
+        {"words": [1, 2, 3]},
+        {"words": []},
+        {"counts": [1]},
+        {"counts": ["many", "few", "none"]},
+        {"topic": "cnn"},
+        {"format": 99},
+    ],
+    ids=["text", "numbers", "none", "short", "no-numbers", "other-topic", "newer"],
+)
+def test_a_folder_that_contradicts_itself_is_refused(tmp_path, change):
+    matrix = {"vectors": np.eye(3, dtype=np.float32), "norms": np.ones(3, np.float32)}
+    about = {"topic": "word2vec", "format": 1, **change}
+    words = {"words": ["a", "b", "c"], "counts": [3, 2, 1], **change}
+    documents = {"model.json": about, "vocabulary.json": words}
+    store.write_folder(tmp_path / "m", matrix, documents)
+    with pytest.raises(DltoolError) as caught:
+        vectors.load(tmp_path / "m")
+    assert caught.value.exit_code == 5
+
+
 def test_a_model_folder_cannot_name_code_to_run(tmp_path):
     folder = made(tmp_path / "m", tokenizer="segmenter", segmenter="os:system")
     with pytest.raises(ConfigError, match="segmenter"):

@@ -301,9 +301,12 @@ def load(folder: Path, *, verify: bool = False) -> Vectors:
     else:
         store.check_sizes(place)
     about = store.read_document(place, DESCRIPTION)
-    if about.get("topic") != TOPIC:
-        raise CheckpointError("E511", f"{place} holds no word vectors")
-    if int(about.get("format", 0)) > FORMAT:
+    owner, level = about.get("topic"), about.get("format", 0)
+    if owner != TOPIC:
+        raise CheckpointError(
+            "E513", f"{place} is a model of {owner}, not of {TOPIC}", cure=f"dltool {owner} --help"
+        )
+    if isinstance(level, int) and level > FORMAT:
         raise CheckpointError("E514", f"{place} was written by a newer dltool")
     vocabulary = store.read_document(place, VOCABULARY)
     vectors = Vectors(
@@ -318,14 +321,25 @@ def load(folder: Path, *, verify: bool = False) -> Vectors:
 
 
 def _check(vectors: Vectors) -> None:
-    arrays, count = vectors.arrays, len(vectors.words)
+    """Demand words, a row for each of them, and the numbers that letter groups need."""
+    arrays, words, counts = vectors.arrays, vectors.words, vectors.counts
+    is_list = isinstance(words, list) and isinstance(counts, list)
+    if not is_list or not words or not all(isinstance(word, str) for word in words):
+        raise damaged(vectors.folder / VOCABULARY, "is no vocabulary")
+    if counts and (len(counts) != len(words) or not all(isinstance(n, int) for n in counts)):
+        raise damaged(vectors.folder / VOCABULARY, "has no count for every word")
     names = ("codes", "scales", "norms") if "codes" in arrays else ("vectors", "norms")
     for name in names:
         found = store.require(arrays, name, vectors.folder)
-        if len(found) != count:
+        if found.ndim != (2 if name in ("codes", "vectors") else 1) or len(found) != len(words):
             raise damaged(
-                vectors.folder / store.MODEL, f"has {len(found)} {name} for {count} words"
+                vectors.folder / store.MODEL, f"has {name} {found.shape} for {len(words)} words"
             )
+    sizes = [vectors.about.get(name) for name in ("min_n", "max_n", "bucket")]
+    if "ngrams" in arrays and not (
+        all(isinstance(size, int) for size in sizes) and sizes[2] == len(arrays["ngrams"])
+    ):
+        raise damaged(vectors.folder / DESCRIPTION, "does not describe the letter groups")
 
 
 def iterate(vectors: Vectors) -> Iterator[tuple[str, Array]]:
