@@ -227,6 +227,12 @@ def prepare(
     """
     if (folder / INDEX).exists():
         return _read(folder)
+    if folder.parent.joinpath("run.json").exists() and texts.STDIN in config.data:
+        raise DataError(
+            "E501",
+            "the run goes on, but its standard input is gone",
+            cure="start it anew, with the text piped in again",
+        )
     corpus = Corpus(folder)
     with files.explained(folder):
         files.remove(folder)

@@ -11,11 +11,14 @@ Mikolov, 2014) by gensim; skip-gram with negative sampling also by our own model
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dltool import resuming, runs
+from dltool import files, resuming, runs
 from dltool.console import Console
 from dltool.errors import ConfigError, Interrupted
 from dltool.guards.findings import Finding, act
@@ -31,6 +34,15 @@ from dltool_word2vec.vectors import TOPIC, Vectors
 
 # settings that belong to a vector, and that further training therefore keeps
 INHERITED = ("algorithm", "arch", "dim", "tokenizer", "segmenter", "min_n", "max_n", "bucket")
+
+
+@dataclass(frozen=True)
+class Material:
+    """A text that was read: its words in files, the vocabulary with counts, what guards say."""
+
+    corpus: Corpus
+    counts: dict[str, int]
+    findings: list[Finding]
 
 
 def inherited(start_from: str) -> dict[str, Any]:
@@ -63,6 +75,10 @@ def train(
     device, grade = _grade(config, console)
     base = _base(config)
     name = f"{runs.short_name(config.data[0])}-{config.algorithm}"
+    material = None
+    if resume is None:
+        # a text that cannot be used leaves no run behind
+        out, material = _read(config, name, out, base, console)
     with (
         resuming.opened(
             TOPIC, name, config, origins, grade, out=out, resume=resume, console=console
@@ -70,13 +86,51 @@ def train(
         Watch() as watch,
     ):
         try:
-            _run(config, run, base, device, console, watch, resume=resume is not None)
+            _run(config, run, material, base, device, console, watch)
         except Interrupted as error:
-            if not error.cure.startswith("dltool"):  # before the first step: nothing to save
-                run.update(status="interrupted", step=0)
-                message = f"stopped before the first step in {run.folder}"
-                raise Interrupted(error.exit_code - 128, message, cure=run.resume_command) from None
-            raise
+            if error.cure.startswith("dltool"):
+                raise
+            # before the first step: there is nothing to save
+            run.update(status="interrupted", step=0)
+            message = f"stopped before the first step in {run.folder}"
+            raise Interrupted(error.exit_code - 128, message, cure=run.resume_command) from None
+
+
+def _read(
+    config: TrainConfig, name: str, out: Path | None, base: Vectors | None, console: Console
+) -> tuple[Path, Material]:
+    """Claim a run folder and read the text beside it; when that fails, leave neither.
+
+    Raises:
+        ConfigError: E204, the folder is taken.
+        DataError: the text cannot be read or holds too little.
+        CheckFailed: a guard found a mistake.
+    """
+    folder = runs.claim(TOPIC, name, out)
+    beside = files.temporary_name(folder)
+    try:
+        with Watch():
+            return folder, _material(config, beside, base, console)
+    except BaseException as error:
+        files.remove(beside)
+        with suppress(OSError):
+            folder.rmdir()
+        if isinstance(error, Interrupted):
+            message = "stopped while the text was read; nothing is left of it"
+            raise Interrupted(error.exit_code - 128, message) from None
+        raise
+
+
+def _material(
+    config: TrainConfig, folder: Path, base: Vectors | None, console: Console
+) -> Material:
+    tokenize = base.tokenizer(config.segmenter) if base is not None else None
+    corpus = corpora.prepare(config, folder, console, tokenize)
+    counts = corpora.vocabulary(corpus, config.min_count, _known(base))
+    findings = [] if config.guards == "off" else preflight.look(config, corpus, counts)
+    act(findings, console, strict=config.guards == "strict")
+    _announce(config, corpus, counts, console)
+    return Material(corpus, counts, findings)
 
 
 def _grade(config: TrainConfig, console: Console) -> tuple[Any, str]:
@@ -151,29 +205,23 @@ def _base(config: TrainConfig) -> Vectors | None:
 def _run(
     config: TrainConfig,
     run: Run,
+    material: Material | None,
     base: Vectors | None,
     device: Any,
     console: Console,
     watch: Watch,
-    *,
-    resume: bool,
 ) -> None:
+    """Train on what was read, or on what the run that goes on has kept of its text."""
     console.note(f"run folder {run.folder}")
-    folder = run.folder / corpora.FOLDER
-    if resume and "-" in config.data and not (folder / corpora.INDEX).exists():
-        raise ConfigError(
-            "E205",
-            "the run was stopped while it read standard input, which is gone",
-            cure="start it anew, with the text piped in again",
-        )
-    tokenize = base.tokenizer(config.segmenter) if base is not None else None
-    corpus = corpora.prepare(config, folder, console, tokenize)
-    counts = corpora.vocabulary(corpus, config.min_count, _known(base))
-    findings = [] if config.guards == "off" else preflight.look(config, corpus, counts)
-    act(findings, console, strict=config.guards == "strict")
-    is_new = not resume or not (run.folder / "data.json").exists()
-    resuming.check_data(run, corpus.facts(), is_new=is_new)
-    _announce(config, corpus, counts, console)
+    folder, resume = run.folder / corpora.FOLDER, material is None
+    if material is None:
+        material = _material(config, folder, base, console)
+    else:
+        with files.explained(folder):
+            os.replace(material.corpus.folder, folder)
+        material.corpus.folder = folder
+    corpus, counts = material.corpus, material.counts
+    resuming.check_data(run, corpus.facts(), is_new=not (run.folder / "data.json").exists())
     console.event("start", run=str(run.folder), epochs=config.epochs, words=corpus.words)
     start = base.arrays if base is not None else {}
     if config.engine == "torch":
@@ -183,7 +231,7 @@ def _run(
     else:
         outcome = run_gensim(config, corpus, counts, start, run, console, watch, resume=resume)
     with watch.hold():
-        _finish(config, run, corpus, outcome, base, findings, console)
+        _finish(config, run, corpus, outcome, base, material.findings, console)
 
 
 def _known(base: Vectors | None) -> dict[str, int] | None:
