@@ -199,7 +199,7 @@ TASK_RECIPES: dict[str, dict[str, Any]] = {
     "reverse": {"epochs": 10, "samples": 20_000},
     "date": {"epochs": 5, "samples": 20_000},
     "spelling": {"epochs": 30, "samples": 20_000, "dropout": 0.1},
-    "hello": {"epochs": 60, "samples": 1, "batch_size": 1, "learning_rate": 0.01, "width": 32},
+    "hello": {"epochs": 4, "samples": 20, "batch_size": 1, "learning_rate": 0.01, "width": 32},
 }
 FILE_RECIPE: dict[str, Any] = {
     "level": "word",

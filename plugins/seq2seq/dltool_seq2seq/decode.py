@@ -187,7 +187,7 @@ def narrowed(scores: Tensor, search: Search) -> Tensor:
 
     The likeliest token always stays.
     """
-    ranked, order = scores.sort(-1, descending=True, stable=True)
+    ranked, order = scores.sort(stable=True, dim=-1, descending=True)
     chances = ranked.softmax(-1)
     before = chances.cumsum(-1) - chances
     out = before >= search.top_p

@@ -77,7 +77,7 @@ def pooling(
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-    learnt = float(log_width.exp())
+    learnt = float(log_width.detach().exp())
     fits = {
         "mean": torch.full_like(grid, float(y.mean())),
         f"fixed width {width:g}": pooled(grid, x, y, width),
@@ -188,11 +188,16 @@ def scored(kind: str, out: Path | None, console: Console) -> None:
         pictures.heat(weights[:, 0], out, f"{kind} attention, 2 and 6 valid", "key", "query")
         result["plot"] = str(out)
     rows = [[name, "×".join(map(str, shape))] for name, shape in result["shapes"].items()]
-    text = table(rows, ("tensor", "shape")) + f"\noutputs {outputs.flatten(1).tolist()}"
+    text = table(rows, ("tensor", "shape")) + f"\noutputs {_rounded(outputs)}"
     if kind == "dot":
         before, after = result["variance_before"], result["variance_after"]
         text += f"\nvariance of q·k over 64 features: {before:.2f}, divided by √64: {after:.2f}"
     _finish(result, text, checks, console)
+
+
+def _rounded(values: Tensor) -> str:
+    rows = values.flatten(1).tolist()
+    return " and ".join("(" + ", ".join(f"{value:.4g}" for value in row) + ")" for row in rows)
 
 
 def _dot_facts(stream: torch.Generator) -> dict[str, Any]:

@@ -146,15 +146,11 @@ def _config(folder: Path, wanted: Wanted) -> TrainConfig:
         raise ConfigError("E205", f"{folder} is no run and names no data", cure="add --data")
     else:
         config = TrainConfig()
-    columns = {
-        name: text
-        for name, text in (
-            ("source_column", wanted.source_column),
-            ("target_column", wanted.target_column),
-        )
-        if text
-    }
-    return dataclasses.replace(config, **columns) if columns else config
+    return dataclasses.replace(
+        config,
+        source_column=wanted.source_column or config.source_column,
+        target_column=wanted.target_column or config.target_column,
+    )
 
 
 def _encoded(

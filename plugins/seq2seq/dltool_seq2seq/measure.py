@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 
 from dltool.errors import MissingExtra
@@ -19,6 +20,7 @@ from dltool_seq2seq.vocab import PAD, Vocabulary, joined
 
 RESAMPLES = 200
 MOST_LENGTHS = 8
+BLEU_ORDER = 4
 EVALUATION_BATCH = 256
 
 
@@ -135,21 +137,42 @@ def translation_scores(
         MissingExtra: sacrebleu is not installed.
     """
     refuse_without_sacrebleu()
-    from sacrebleu.metrics import BLEU, CHRF
+    from sacrebleu.metrics.bleu import BLEU
+    from sacrebleu.metrics.chrf import CHRF
 
+    # of texts that are all below four words BLEU counts the orders that there are
+    are_short = all(len(text.split()) < BLEU_ORDER for text in (*given, *wanted))
     scores: dict[str, Any] = {}
-    for name, metric in (("bleu", BLEU()), ("chrf", CHRF())):
-        resamples = RESAMPLES if len(wanted) > 1 else 1
-        score = metric.corpus_score(list(given), [list(wanted)], n_bootstrap=resamples)
-        copied = metric.corpus_score(list(sources), [list(wanted)])
-        has_interval = resamples > 1
+    for name, metric in (("bleu", BLEU(effective_order=are_short)), ("chrf", CHRF())):
+        low, high = _resampled(metric, given, wanted)
         scores[name] = {
-            "value": score.score,
+            "value": float(metric.corpus_score(list(given), [list(wanted)]).score),
             "n": len(wanted),
-            "low": max(score._mean - score._ci, 0.0) if has_interval else None,
-            "high": min(score._mean + score._ci, 100.0) if has_interval else None,
+            "low": low,
+            "high": high,
             "confidence": 0.95,
-            "baseline": copied.score,
+            "baseline": float(metric.corpus_score(list(sources), [list(wanted)]).score),
             "signature": str(metric.get_signature()),
         }
     return scores
+
+
+def _resampled(
+    metric: Any, given: Sequence[str], wanted: Sequence[str]
+) -> tuple[float | None, float | None]:
+    """Return the middle 95 % of a metric over texts drawn anew (Koehn, 2004); None for one text.
+
+    sacrebleu's own resampling counts in float32, which is not exact in large corpora and raises in
+    some.
+    """
+    if len(wanted) < 2:
+        return None, None
+    statistics = np.array(metric._extract_corpus_statistics(list(given), [list(wanted)]))
+    stream = np.random.default_rng(0)
+    scores = []
+    for _ in range(RESAMPLES):
+        drawn = stream.integers(len(wanted), size=len(wanted))
+        total = statistics[drawn].sum(0).tolist()
+        scores.append(float(metric._compute_score_from_stats(total).score))
+    low, high = np.quantile(scores, [0.025, 0.975]).tolist()
+    return low, high

@@ -57,6 +57,13 @@ def _visible(token: str) -> str:
     return clean(token.replace("Ġ", "␣").replace(" ", "␣")) or "?"
 
 
+def _count(axes: Axes, matrix: Tensor) -> None:
+    """Number rows and columns from 1, not all of them where they are many."""
+    for size, setter in ((matrix.shape[0], axes.set_yticks), (matrix.shape[1], axes.set_xticks)):
+        shown = range(0, size, -(-size // 15))
+        setter(list(shown), [str(place + 1) for place in shown])
+
+
 def _open(axes: Axes) -> None:
     axes.spines[["top", "right"]].set_visible(False)
 
@@ -78,8 +85,7 @@ def masks(source: Tensor, causal: Tensor, target: Tensor, path: Path) -> None:
             axes.set_title(title, color=INK, fontsize=10)
             axes.set_xlabel(x)
             axes.set_ylabel(y)
-            axes.set_xticks(range(mask.shape[1]))
-            axes.set_yticks(range(mask.shape[0]))
+            _count(axes, mask)
         save(figure, path)
 
 
@@ -90,6 +96,7 @@ def heat(weights: Tensor, path: Path, title: str, x: str, y: str) -> None:
         figure = _figure(5.2, 3.8)
         axes = figure.subplots()
         image = axes.imshow(weights.numpy(), cmap="Blues", aspect="auto")
+        _count(axes, weights)
         axes.set_title(title, color=INK)
         axes.set_xlabel(x)
         axes.set_ylabel(y)

@@ -65,7 +65,8 @@ def _logits(model: Model, batch: Batch, decoder_input: Tensor, *, training: bool
     model.train(training)
     torch.manual_seed(7919)
     with torch.no_grad():
-        return model(batch.source, batch.lengths, decoder_input).float()
+        logits: Tensor = model(batch.source, batch.lengths, decoder_input)
+    return logits.float()
 
 
 def _causal(model: Model, batch: Batch, *, training: bool) -> list[Finding]:
@@ -148,7 +149,7 @@ def _gradients(model: Model, optimizer: Optimizer, batch: Batch, vocabulary: int
         )
     # the weights are a batch's own: of a part of it the mean differs by the parts' lengths
     tokens = int((batch.target != PAD).sum())
-    first = float(loss) * len(batch.target) / tokens / float(batch.weight[0])
+    first = float(loss.detach()) * len(batch.target) / tokens / float(batch.weight[0])
     return findings + _first_loss(first, math.log(vocabulary))
 
 

@@ -15,15 +15,15 @@ def rate_factor(kind: str, step: int, total: int, warmup: float) -> float:
     to 0 at the end, `inverse-sqrt` falls with 1/√step (Vaswani et al., 2017, section 5.3),
     `constant` stays.
     """
-    rising = max(1, round(warmup * total))
-    if step < rising and warmup:
+    rising = round(warmup * total)
+    if step < rising:
         return (step + 1) / rising
     share = min((step - rising) / max(total - rising, 1), 1.0)
     if kind == "cosine":
         return 0.5 * (1 + math.cos(math.pi * share))
     if kind == "linear":
         return 1 - share
-    return math.sqrt(rising / (step + 1)) if kind == "inverse-sqrt" else 1.0
+    return math.sqrt(max(rising, 1) / (step + 1)) if kind == "inverse-sqrt" else 1.0
 
 
 def schedule(optimizer: Optimizer, kind: str, total: int, warmup: float) -> LambdaLR:

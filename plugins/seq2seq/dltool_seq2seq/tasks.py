@@ -18,7 +18,7 @@ from dltool_seq2seq.config import TrainConfig
 
 Pair = tuple[str, str]
 SPLITS = ("train", "val", "test")
-VALIDATION_PAIRS, TEST_PAIRS = 1000, 2000
+VALIDATION_PAIRS, TEST_PAIRS, LEAST_PAIRS = 1000, 2000, 100
 PATIENCE = 2000  # draws for each pair that is wanted, before the task is taken to be exhausted
 FRACTIONS = 2.0**-63
 
@@ -51,14 +51,19 @@ ALPHABET = "abcdefghijklmnopqrstuvwxyz"
 
 
 def generate(config: TrainConfig) -> dict[str, list[Pair]]:
-    """Return the pairs of each split; all sources differ.
+    """Return the pairs of each split; all sources differ, but `hello` is one pair many times.
 
     Raises:
         DataError: E503, the task is too small for three splits.
     """
     if config.task == "hello":
-        return {"train": [("hello", "ohlol")], "val": [], "test": []}
-    wanted = {"train": config.samples, "val": VALIDATION_PAIRS, "test": TEST_PAIRS}
+        return {"train": [("hello", "ohlol")] * config.samples, "val": [], "test": []}
+    most = max(config.samples // 5, LEAST_PAIRS)
+    wanted = {
+        "train": config.samples,
+        "val": min(most, VALIDATION_PAIRS),
+        "test": min(most, TEST_PAIRS),
+    }
     pairs = {split: drawn(config, split, count) for split, count in wanted.items()}
     empty = [split for split in SPLITS if not pairs[split]]
     if empty:

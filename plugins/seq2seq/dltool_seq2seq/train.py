@@ -61,7 +61,7 @@ def train(
     console: Console,
     out: Path | None = None,
     resume: Path | None = None,
-) -> dict[str, Any] | None:
+) -> dict[str, Any]:
     """Run or go on with one training, from the pairs to the tested model folder."""
     if resume is not None and not resuming.is_changed(origins):
         result = resuming.finished(resume, "seq2seq", console)

@@ -10,6 +10,7 @@ Shapes: B batch, S source places, T target places, E width, H heads, D = E / H, 
 from __future__ import annotations
 
 import math
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -64,12 +65,14 @@ class Block(nn.Module):
 
     def enter(self, states: Tensor, branch: int) -> Tensor:
         """Return what branch number `branch` reads: normalised first in a pre-norm layer."""
-        return self.norms[branch](states) if self.is_pre else states
+        normed: Tensor = self.norms[branch](states) if self.is_pre else states
+        return normed
 
     def leave(self, states: Tensor, change: Tensor, branch: int) -> Tensor:
         """Add a branch's output to the stream; a post-norm layer normalises the sum."""
         summed = states + self.dropout(change)
-        return summed if self.is_pre else self.norms[branch](summed)
+        left: Tensor = summed if self.is_pre else self.norms[branch](summed)
+        return left
 
     def fed_forward(self, states: Tensor, branch: int) -> Tensor:
         """Run the last branch: two linear layers with ReLU between them."""
@@ -114,6 +117,13 @@ class DecoderLayer(Block):
             source: keys and values (B, H, S, D) of the encoder's output.
             mask: (B, 1, 1, S).
         """
+        states, kept = self.remember(states, past)
+        return self.look(states, source, mask), kept
+
+    def remember(
+        self, states: Tensor, past: tuple[Tensor, Tensor] | None
+    ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+        """Run the first branch: attention to what was written so far."""
         start = past[0].shape[2] if past is not None else 0
         read = self.enter(states, 0)
         queries = self.attention.queries(read, start, turned=self.turned)
@@ -122,10 +132,16 @@ class DecoderLayer(Block):
             keys, values = torch.cat([past[0], keys], 2), torch.cat([past[1], values], 2)
         # one new place may see all that are there; several are the whole prefix, masked causally
         mixed = self.attention.attend(queries, keys, values, is_causal=past is None)
-        states = self.leave(states, mixed, 0)
-        queries = self.cross.queries(self.enter(states, 1), 0, turned=False)
-        states = self.leave(states, self.cross.attend(queries, *source, mask), 1)
-        return self.fed_forward(states, 2), (keys, values)
+        return self.leave(states, mixed, 0), (keys, values)
+
+    def asks(self, states: Tensor) -> Tensor:
+        """Return the queries (B, H, T, D) of the second branch, for the source."""
+        return self.cross.queries(self.enter(states, 1), 0, turned=False)
+
+    def look(self, states: Tensor, source: tuple[Tensor, Tensor], mask: Tensor) -> Tensor:
+        """Run the second branch, attention to the source, and the third."""
+        states = self.leave(states, self.cross.attend(self.asks(states), *source, mask), 1)
+        return self.fed_forward(states, 2)
 
 
 class Transformer(nn.Module):
@@ -147,6 +163,11 @@ class Transformer(nn.Module):
         if spec.tied:
             self.output.weight = self.target.tokens.weight
 
+    @property
+    def decoder_layers(self) -> list[DecoderLayer]:
+        """The layers of the decoder, by their own type."""
+        return cast(list[DecoderLayer], list(self.decoder))
+
     def encode(self, source: Tensor, lengths: Tensor) -> Tensor:
         """Return (B, S, E) for source tokens (B, S) with `lengths` (B,) valid places."""
         mask = valid_mask(lengths, source.shape[1])[:, None, None]
@@ -160,7 +181,7 @@ class Transformer(nn.Module):
         """Encode, and return what the decoder needs at every step; every tensor is batch first."""
         memory = self.encode(source, lengths)
         state = {"mask": valid_mask(lengths, source.shape[1])}
-        for number, layer in enumerate(self.decoder):
+        for number, layer in enumerate(self.decoder_layers):
             keys, values = layer.cross.project(memory, 0, turned=False)
             state[f"source_keys_{number}"], state[f"source_values_{number}"] = keys, values
         return state
@@ -174,7 +195,7 @@ class Transformer(nn.Module):
         cached = state.get("keys_0")
         states = self.target(tokens, cached.shape[2] if cached is not None else 0)
         mask, after = state["mask"][:, None, None], dict(state)
-        for i, layer in enumerate(self.decoder):
+        for i, layer in enumerate(self.decoder_layers):
             past = None if cached is None else (state[f"keys_{i}"], state[f"values_{i}"])
             source = state[f"source_keys_{i}"], state[f"source_values_{i}"]
             states, (keys, values) = layer(states, past, source, mask)
@@ -193,16 +214,9 @@ class Transformer(nn.Module):
         states = self.target(decoder_input)
         mask = state["mask"][:, None, None]
         found = []
-        for number, layer in enumerate(self.decoder):
-            kept: list[Tensor] = []
-            hook = layer.cross.query.register_forward_hook(
-                lambda module, args, out, kept=kept: kept.append(out)
-            )
+        for number, layer in enumerate(self.decoder_layers):
             source_states = state[f"source_keys_{number}"], state[f"source_values_{number}"]
-            states, _ = layer(states, None, source_states, mask)
-            hook.remove()
-            batch, size, width = kept[0].shape
-            heads = layer.cross.heads
-            queries = kept[0].view(batch, size, heads, width // heads).transpose(1, 2)
-            found.append(weights(queries, source_states[0], mask))
+            states, _ = layer.remember(states, None)
+            found.append(weights(layer.asks(states), source_states[0], mask))
+            states = layer.look(states, source_states, mask)
         return torch.stack(found, 1)
