@@ -95,6 +95,7 @@ def measured(
         "loss": forced.loss,
         "perplexity": forced.perplexity,
         "cut": sum(details.is_cut for _, details in found),
+        "unknown": _unknown(sources, translator),
         "by_length": measure.by_length(sources, given, wanted, translator.source),
     }
     if is_text:
@@ -103,6 +104,12 @@ def measured(
     if translator.task == "arithmetic":
         result["by_operator"] = _by_operator(sources, given, wanted)
     return result
+
+
+def _unknown(sources: list[str], translator: Translator) -> float:
+    """Return the share of source tokens that the model does not know."""
+    tokens = sum(len(translator.source.cut(source)) for source in sources)
+    return sum(len(translator.source.unknown(source)) for source in sources) / max(tokens, 1)
 
 
 def _by_operator(sources: list[str], given: list[str], wanted: list[str]) -> list[dict[str, Any]]:
@@ -160,7 +167,8 @@ def _encoded(
     most = translator.model.spec.max_length
     kept, sources, targets = [], [], []
     for source, target in pairs:
-        numbers = translator.source.encode(source), translator.target.encode(target)
+        tidy = tasks.tidied(translator.task, source)
+        numbers = translator.source.encode(tidy), translator.target.encode(target)
         if 0 < len(numbers[0]) < most and len(numbers[1]) < most:
             kept.append((source, target))
             sources.append(directed(numbers[0], backwards=translator.reverse_source))
@@ -185,6 +193,8 @@ def _text(result: dict[str, Any]) -> str:
         f"token accuracy {accuracy['value']:.4f} (teacher-forced, n = {accuracy['n']:,}), "
         f"perplexity {result['perplexity']:.3f}"
     )
+    if result["unknown"]:
+        lines.append(f"{result['unknown']:.1%} of the source tokens are unknown to the model")
     if result["cut"]:
         lines.append(f"{result['cut']:,} answers reached the longest length before their end")
     rows = [
