@@ -29,7 +29,7 @@ from typing import Any
 FOUR = ("Go.", "I lost.", "I'm calm.", "He's wet.")
 PADDED = 10
 MULTI30K = ["--level", "subword", "--share-vocab", "--vocab-size", "6000", "--width", "128"]
-MULTI30K += ["--layers", "3", "--dropout", "0.1", "--batch-size", "128", "--lr", "0.002"]
+MULTI30K += ["--layers", "2", "--dropout", "0.1", "--batch-size", "128", "--lr", "0.002"]
 
 
 def dltool(*words: object) -> dict[str, Any]:

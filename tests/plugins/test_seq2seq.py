@@ -396,14 +396,16 @@ def test_a_stream_is_answered_while_it_is_open(sums):
         [sys.executable, "-m", "dltool", "seq2seq", "translate", str(sums), "-"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         text=True,
     ) as process:
         for line in ("1+1\n", "20-3\n"):
             process.stdin.write(line)
             process.stdin.flush()
             assert process.stdout.readline().endswith("\n")
-        process.stdin.close()
-        assert process.wait(30) == 0
+        process.send_signal(signal.SIGINT)
+        assert process.wait(30) == 130
+        assert process.stderr.read().count("\n") == 1
 
 
 @pytest.mark.parametrize(
@@ -529,6 +531,9 @@ def test_compare_puts_runs_into_one_table(run, train, sums):
     assert {row["model"] for row in found} == {"transformer", "gru"}
     text = run("compare", sums, "other").out
     assert len(text.splitlines()) == 3
+    assert "no finished run below" in run("compare", code=5).err
+    train(*TINY, *SUMS)
+    assert len(run("compare").out.splitlines()) == 2
 
 
 def test_a_finished_run_is_not_trained_again(run, sums):

@@ -252,15 +252,22 @@ def trace(
 
 @app.command()
 def compare(
-    runs_: Annotated[list[str], typer.Argument(metavar="RUN...", help="Run folders of one task.")],
+    runs_: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[RUN]...",
+            help="Run folders of one task.",
+            show_default="every finished run below runs/seq2seq",
+        ),
+    ] = None,
     json: options.JsonOption = False,
 ) -> None:
     """Show several runs in one table: parameters, quality, speed."""
     console = Console("seq2seq compare", json=json)
-    folders = [runs.locate(text, TOPIC) for text in runs_]
-    from dltool_seq2seq.compare import compare_runs
+    folders = [runs.locate(text, TOPIC) for text in runs_ or []]
+    from dltool_seq2seq.compare import compare_runs, finished_runs
 
-    compare_runs(folders, console)
+    compare_runs(folders or finished_runs(), console)
 
 
 @app.command()

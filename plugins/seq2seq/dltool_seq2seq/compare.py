@@ -14,6 +14,26 @@ from dltool_seq2seq.config import TrainConfig
 HEADER = ("run", "model", "attention", "parameters", "exact match", "BLEU", "pairs/s", "seconds")
 
 
+def finished_runs() -> list[Path]:
+    """Return the finished runs of this topic below the run folder of the working folder.
+
+    Raises:
+        CheckpointError: E511, there is none.
+    """
+    found = [
+        Path(facts["folder"])
+        for facts in runs.listed(runs.ROOT)
+        if facts.get("topic") == "seq2seq" and facts.get("status") == "finished"
+    ]
+    if not found:
+        raise CheckpointError(
+            "E511",
+            f"there is no finished run below {runs.ROOT / 'seq2seq'}",
+            cure="name run folders, or train some: dltool seq2seq train --model lstm",
+        )
+    return found
+
+
 def compare_runs(folders: Sequence[Path], console: Console) -> None:
     """Print one row for each finished run, the best exact match first.
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-MOST_LABELS = 60
+MOST_LABELS, WIDEST = 60, 14.0
 
 
 def _figure(width: float, height: float) -> Figure:
@@ -31,9 +31,11 @@ def attention(weights: Tensor, rows: Sequence[str], columns: Sequence[str], path
     """
     check_name(path)
     layers = len(weights)
-    side = 0.28 * len(columns) + 1.2
+    side = min(0.28 * len(columns) + 1.2, WIDEST)
     with drawing():
-        figure = _figure(max(3.4, side) * layers + 0.8, max(2.6, 0.28 * len(rows) + 1.4))
+        figure = _figure(
+            max(3.4, side) * layers + 0.8, max(2.6, min(0.28 * len(rows) + 1.4, WIDEST))
+        )
         panels = figure.subplots(1, layers, squeeze=False)[0]
         for number, (axes, part) in enumerate(zip(panels, weights, strict=True), 1):
             image = axes.imshow(part.numpy(), vmin=0, vmax=1, cmap="Blues", aspect="auto")

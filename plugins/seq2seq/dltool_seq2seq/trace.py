@@ -21,6 +21,7 @@ from dltool_seq2seq.decode import Search, decode, padded
 from dltool_seq2seq.model import Model
 from dltool_seq2seq.vocab import BOS
 
+DRAWN = 24  # places of a mask that are printed
 EXAMPLES = {
     "arithmetic": ("12+345", "7-9"),
     "reverse": ("hello", "tea"),
@@ -126,10 +127,17 @@ def _text(result: dict[str, Any]) -> str:
         for row in result["layers"]
     ]
     shapes = table(rows, ("layer", "kind", "input", "output"))
-    masks = "\n".join("".join("█" if bit else "·" for bit in row) for row in result["source_mask"])
-    causal = "\n".join("".join("█" if bit else "·" for bit in row) for row in result["causal_mask"])
+    masks, causal = _drawn(result["source_mask"]), _drawn(result["causal_mask"])
     text = f"{shapes}\n\nsource mask (B, S)\n{masks}\n\ncausal mask (T, T)\n{causal}"
     return text + (f"\n\nmasks: {result['plot']}" if "plot" in result else "")
+
+
+def _drawn(mask: list[list[int]]) -> str:
+    """Return a mask as blocks and dots, its first places alone where it is large."""
+    lines = ["".join("█" if bit else "·" for bit in row[:DRAWN]) for row in mask[:DRAWN]]
+    if max(len(mask), len(mask[0])) > DRAWN:
+        lines.append(f"(the first {DRAWN} places of {len(mask)} × {len(mask[0])})")
+    return "\n".join(lines)
 
 
 def _shown(shapes: list[list[int]]) -> str:

@@ -75,7 +75,8 @@ def train(
         threads=config.threads,
         deterministic=config.deterministic,
     )
-    known = vocabularies_of(resume) if resume is not None else None
+    is_described = resume is not None and (resume / DESCRIPTION).exists()
+    known = vocabularies_of(resume) if resume is not None and is_described else None
     data = pairs_of.load(config, device, console, known)
     spec = spec_for(config, data)
     torch.manual_seed(devices.derive_seed(config.seed, "weights"))

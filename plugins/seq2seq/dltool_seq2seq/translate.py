@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import queue
-import threading
+import itertools
+import os
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +16,7 @@ from dltool import checkpoint, runs
 from dltool import device as devices
 from dltool.console import Console
 from dltool.data import texts as text_files
-from dltool.errors import CheckpointError, DataError
+from dltool.errors import CheckpointError, ConfigError, DataError
 from dltool_seq2seq import measure, tasks
 from dltool_seq2seq.config import TASKS, TrainConfig
 from dltool_seq2seq.decode import Found, Search
@@ -24,6 +25,8 @@ from dltool_seq2seq.spec import Spec
 from dltool_seq2seq.vocab import Vocabulary
 
 DESCRIPTION = checkpoint.DESCRIPTION
+SORTED_TOGETHER = 8  # batches of a file
+PIECE = 1 << 16  # bytes that are taken from a pipe at once
 
 
 @dataclass(frozen=True)
@@ -223,20 +226,16 @@ def _translated(
 
 
 def _groups(text: str, encoding: str, size: int) -> Iterator[list[str]]:
-    """Yield lines in groups of up to `size`: a text, a file's lines, or what stdin holds now."""
+    """Yield lines in groups: a text, a stretch of a file, or up to `size` that stdin holds now."""
     if text == text_files.STDIN:
-        yield from _arriving(size)
+        yield from _arriving(size, encoding)
         return
     if not _is_file(text):
         yield [text]
         return
-    group: list[str] = []
-    for line in text_files.lines(text, encoding=encoding):
-        group.append(line)
-        if len(group) == size:
-            yield group
-            group = []
-    if group:
+    lines = text_files.lines(text, encoding=encoding)
+    # several batches at once: sorted by length they hold less padding
+    while group := list(itertools.islice(lines, SORTED_TOGETHER * size)):
         yield group
 
 
@@ -247,33 +246,52 @@ def _is_file(text: str) -> bool:
         return False
 
 
-def _arriving(size: int) -> Iterator[list[str]]:
-    """Yield lines of standard input as soon as there are any, together those that wait."""
-    waiting: queue.Queue[str | DataError | None] = queue.Queue(maxsize=4 * size)
+def _arriving(size: int, encoding: str) -> Iterator[list[str]]:
+    """Yield lines of standard input as soon as there are any, together those that wait.
 
-    def read() -> None:
-        try:
-            for line in text_files.lines(text_files.STDIN):
-                waiting.put(line)
-            waiting.put(None)
-        except DataError as error:
-            waiting.put(error)
+    Raises:
+        DataError: E502, a line is not text of this encoding.
+    """
+    if sys.stdin.isatty():
+        for line in sys.stdin:
+            yield [line.rstrip("\r\n")]
+        return
+    number = 0
+    for raw in _arriving_bytes():
+        lines = [_decoded(line, number + i, encoding) for i, line in enumerate(raw, 1)]
+        number += len(lines)
+        for begin in range(0, len(lines), size):
+            yield lines[begin : begin + size]
 
-    # a daemon: at Ctrl-C it may still wait for a line, and must not hold the process
-    threading.Thread(target=read, daemon=True).start()
-    is_open = True
-    while is_open:
-        group, item = [], waiting.get()
-        while isinstance(item, str):
-            group.append(item)
-            if len(group) == size or waiting.empty():
-                break
-            item = waiting.get()
-        if group:
-            yield group
-        if isinstance(item, DataError):
-            raise item
-        is_open = item is not None
+
+def _arriving_bytes() -> Iterator[list[bytes]]:
+    """Yield the whole lines of each piece that the pipe hands over; the last one may lack its end.
+
+    A buffered reader would wait until its buffer is full, or for a line that may never come.
+    """
+    rest = b""
+    while piece := os.read(sys.stdin.fileno(), PIECE):
+        *lines, rest = (rest + piece).split(b"\n")
+        if lines:
+            yield lines
+    if rest:
+        yield [rest]
+
+
+def _decoded(raw: bytes, number: int, encoding: str) -> str:
+    try:
+        return raw.decode(encoding).rstrip("\r").removeprefix("\ufeff" if number == 1 else "")
+    except UnicodeDecodeError as error:
+        raise DataError(
+            "E502",
+            f"standard input, line {number}: byte 0x{raw[error.start]:02x} is not "
+            f"{encoding.upper()}",
+            cure="give UTF-8, or name the encoding: --encoding latin-1",
+        ) from error
+    except LookupError as error:
+        raise ConfigError(
+            "E206", f"no text encoding is named {encoding!r}", cure="use utf-8 or latin-1"
+        ) from error
 
 
 def describe(folder: Path, console: Console) -> None:
