@@ -330,6 +330,13 @@ def test_a_wide_beam_finds_what_trying_everything_finds(alpha, seed):
     assert score == pytest.approx(best[0], abs=1e-4)
 
 
+def test_the_length_penalty_is_that_of_the_paper():
+    # Wu et al., 2016, eq. 14: lp(Y) = (5 + |Y|)^α / (5 + 1)^α
+    assert penalised(-6.0, 1, 0.7) == pytest.approx(-6.0)
+    assert penalised(-6.0, 7, 1.0) == pytest.approx(-3.0)
+    assert penalised(-6.0, 7, 0.5) == pytest.approx(-6.0 / math.sqrt(2))
+
+
 def test_lengths_are_held(model):
     for method in ("greedy", "beam", "sample"):
         search = Search(method, min_length=3, max_length=5)

@@ -232,6 +232,4 @@ def recipe(task: str, model: str, level: str | None) -> dict[str, Any]:
         values |= {"max_length": 256, "min_freq": 1}
     if model != "transformer" and task in TASKS and task != "hello":
         values |= RECURRENT_RECIPE
-    if model != "transformer" and task == "arithmetic":
-        values |= {"epochs": 7}
     return values
