@@ -302,3 +302,22 @@ def test_run_returns_json_safe_exit_code(capsys):
     assert cli.run(["plugin", "list", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["status"] == "ok"
     assert os.environ.get("DLTOOL_NO_PLUGINS") is None
+
+
+INTERRUPTED = """
+import os, signal, sys, time
+from types import SimpleNamespace
+signal.signal(signal.SIGINT, signal.SIG_IGN)
+from dltool import cli
+def main(*_, **__):
+    os.kill(os.getpid(), signal.SIGINT)
+    time.sleep(0)
+cli.typer.main.get_command = lambda app: SimpleNamespace(main=main)
+sys.exit(cli.run([]))
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs kill")
+def test_a_background_job_of_a_script_can_be_interrupted():
+    done = subprocess.run([sys.executable, "-c", INTERRUPTED], capture_output=True, check=False)
+    assert done.returncode == 130, done.stderr
