@@ -428,6 +428,8 @@ def test_a_stream_is_answered_while_it_is_open(sums):
         (("train", "--width", "30"), 2, "cannot be divided among 4 heads"),
         (("train", "--width", "20", "--positions", "rotary"), 2, "pairs of features"),
         (("train", "--operators", "*"), 2, "--operators"),
+        (("train", "--level", "word"), 2, "letter by letter"),
+        (("train", "--max-length", "2", "--samples", "50"), 5, "no pair is left to train on"),
         (("train", "--vocab-size", "3"), 2, "--vocab-size"),
         (("train", "--lr", "nan"), 2, "--lr is out of range"),
         (("train", "--warmup", "2"), 2, "--warmup is out of range"),
@@ -579,6 +581,13 @@ def test_a_demonstration_that_is_off_is_refused(run, monkeypatch):
         "dltool_seq2seq.demo.masked_softmax", lambda scores, mask: scores.softmax(-1)
     )
     assert "E601" in run("attention-demo", "additive", code=6).err
+
+
+def test_options_without_effect_are_told(run):
+    shown = run("train", *TINY, *SUMS, "--attention", "additive", "--source-column", "2")
+    assert (
+        "without effect on arithmetic with transformer: --source-column, --attention" in shown.err
+    )
 
 
 def test_recipes_name_settings_that_exist():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -123,6 +124,12 @@ class TrainConfig:
                 expected="+, - or +-",
                 cure="use --operators +-",
             )
+        if self.is_generated and self.level != "char":
+            raise ConfigError(
+                "E205",
+                f"the task {self.task} is learnt letter by letter, not by {self.level}s",
+                cure="leave --level out",
+            )
         if self.model == "transformer" and self.width % self.heads:
             raise ConfigError(
                 "E205",
@@ -186,6 +193,21 @@ class TrainConfig:
     def least_vocabulary(self) -> int:
         """The smallest sensible `vocab_size`: four reserved entries, and all bytes of subwords."""
         return 300 if self.level == "subword" else 5
+
+
+# settings that have an effect only where the condition holds
+OF_FILES = ("source_column", "target_column", "encoding", "val", "test", "limit")
+OF_TRANSFORMERS = ("heads", "feedforward", "norm", "positions")
+OF_RECURRENCE = ("attention", "bidirectional")
+
+
+def idle(config: TrainConfig, origins: Mapping[str, str]) -> list[str]:
+    """Return the options that were given and have no effect on this task and model."""
+    without: tuple[str, ...] = OF_FILES if config.is_generated else ("samples",)
+    if config.task != "arithmetic":
+        without += ("max_value", "operators")
+    without += OF_RECURRENCE if config.model == "transformer" else OF_TRANSFORMERS
+    return [_flag(name) for name in without if origins[name] not in ("default", "recipe")]
 
 
 def _flag(name: str) -> str:

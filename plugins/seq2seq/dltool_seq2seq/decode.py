@@ -173,13 +173,15 @@ def _until_end(tokens: list[int]) -> list[int]:
 
 def _sampled(scores: Tensor, streams: Sequence[torch.Generator], search: Search) -> Tensor:
     """Draw one token a row (N,) from log-probabilities (N, V), each row from its own stream."""
-    probabilities = narrowed(scores / search.temperature, search).double()
+    # on the CPU in float64, which Apple GPUs lack: the draw is then the same on every device
+    probabilities = narrowed(scores / search.temperature, search).cpu().double()
     draws = torch.stack(
         [torch.rand((), generator=stream, dtype=torch.double) for stream in streams]
     )
     reached = probabilities.cumsum(-1)
-    places = draws.to(scores.device)[:, None] * reached[:, -1:]
-    return torch.searchsorted(reached, places, right=True)[:, 0].clamp(max=scores.shape[1] - 1)
+    places = draws[:, None] * reached[:, -1:]
+    picked = torch.searchsorted(reached, places, right=True)[:, 0]
+    return picked.clamp(max=scores.shape[1] - 1).to(scores.device)
 
 
 def narrowed(scores: Tensor, search: Search) -> Tensor:

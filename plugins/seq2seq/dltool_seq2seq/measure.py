@@ -49,7 +49,7 @@ def forced(model: Model, pairs: Pairs) -> Forced:
         batch = pairs.batch(part)
         logits = model(batch.source, batch.lengths, batch.decoder_input)
         counted = batch.target != PAD
-        loss += float(token_losses(logits.float(), batch.target).double().sum())
+        loss += float(token_losses(logits.float(), batch.target).cpu().double().sum())
         right += int(((logits.argmax(-1) == batch.target) & counted).sum())
         tokens += int(counted.sum())
     model.train(was_training)

@@ -26,7 +26,7 @@ from dltool.metrics import Score
 from dltool.runs import Run
 from dltool_seq2seq import data as pairs_of
 from dltool_seq2seq import measure, preflight
-from dltool_seq2seq.config import TrainConfig
+from dltool_seq2seq.config import TrainConfig, idle
 from dltool_seq2seq.data import PairData, Pairs
 from dltool_seq2seq.decode import Search
 from dltool_seq2seq.model import Model, build, count_parameters, loss_of, spec_for
@@ -67,6 +67,9 @@ def train(
         result = resuming.finished(resume, "seq2seq", console)
         if result is not None:
             return result
+    unused = idle(config, origins)
+    if unused:
+        console.warn(f"without effect on {config.task} with {config.model}: {', '.join(unused)}")
     device = devices.prepare(
         config.device,
         console,
