@@ -8,6 +8,7 @@ import pytest
 
 TOPICS = [
     "plugins/cnn/README.md",
+    "plugins/detect/README.md",
     "plugins/gpu/README.md",
     "plugins/linreg/README.md",
     "plugins/mlp-xor/README.md",

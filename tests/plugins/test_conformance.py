@@ -35,6 +35,7 @@ def pytest_run(folder, *words):
     ("topic", "checks"),
     [
         ("cnn", 9),
+        ("detect", 9),
         ("gpu", 7),
         ("linreg", 9),
         ("mlp-xor", 9),
