@@ -148,7 +148,8 @@ def memory(arguments: argparse.Namespace) -> dict[str, object]:
                     stream.write(line + "\n")
         size = large.stat().st_size
         folder = Path(name, "run")
-        options = ("--epochs", "1", "--max-time", arguments.max_time)
+        workers = str(arguments.workers)
+        options = ("--epochs", "1", "--max-time", arguments.max_time, "--workers", workers)
         run = measured(ours(str(large), folder, *options))
         known = sum(path.stat().st_size for path in folder.rglob("model.safetensors"))
         index = json.loads((folder / "data.json").read_text(encoding="utf-8"))["counts"]
@@ -217,6 +218,7 @@ def main() -> None:
     each.add_argument("text")
     each.add_argument("--megabytes", type=int, default=1000)
     each.add_argument("--max-time", default="4m")
+    each.add_argument("--workers", type=int, default=2)
     each = parts.add_parser("lookup")
     each.add_argument("--words", type=int, default=400_000)
     each.add_argument("--dim", type=int, default=300)
