@@ -22,6 +22,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 PARAMETERS = "vector_size=100, window=5, negative=5, sg=1, min_count=5, sample=1e-3"
 READ = """
@@ -89,6 +90,13 @@ def ours(text: str, folder: Path, *options: str) -> list[str]:
     return [sys.executable, "-m", "dltool", *words, *options]
 
 
+def keep(found: dict[str, list[dict[str, float | str]]], side: str, run: dict[str, Any]) -> None:
+    """Take one measurement and tell it at once: a round takes minutes."""
+    found[side].append(run)
+    told = {key: round(value, 1) for key, value in run.items() if key != "out"}
+    print(side, told, file=sys.stderr, flush=True)
+
+
 def speed(arguments: argparse.Namespace) -> dict[str, object]:
     """Train by each side in turn."""
     epochs, workers = str(arguments.epochs), str(arguments.workers)
@@ -99,12 +107,12 @@ def speed(arguments: argparse.Namespace) -> dict[str, object]:
             options = ("--epochs", epochs, "--workers", workers)
             run = measured(ours(arguments.text, folder / "run", *options))
             run["training"] = json.loads(str(run["out"]))["data"]["training_seconds"]
-            found["ours"].append(run)
+            keep(found, "ours", run)
             for side, script in (("by_hand", BY_HAND), ("usual", USUAL)):
                 line = [sys.executable, "-c", script, arguments.text, workers, epochs, name]
                 run = measured(line)
                 run["training"] = json.loads(str(run["out"]))["training"]
-                found[side].append(run)
+                keep(found, side, run)
     best = {
         side: {key: min(float(run[key]) for run in runs) for key in ("wall", "cpu", "training")}
         for side, runs in found.items()
