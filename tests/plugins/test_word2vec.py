@@ -709,3 +709,10 @@ def test_rows_move_by_the_sum_of_their_gradients_and_frequent_ones_by_less():
     assert torch.allclose(matrix.weight, expected, atol=1e-6)
     optimizer.zero_grad()
     assert optimizer.pairs == 0.0
+
+
+def test_half_a_surrogate_pair_in_json_does_no_harm(tmp_path):
+    (tmp_path / "t.jsonl").write_text('{"t": "alpha \\ud800x beta"}\n' * 3)
+    data = str(tmp_path / "t.jsonl")
+    found = prepared(tmp_path, data=(data,), column="t", tokenizer="whitespace", min_count=1)
+    assert found.counts == {"alpha": 3, "?x": 3, "beta": 3}
