@@ -186,27 +186,33 @@ def lookup(arguments: argparse.Namespace) -> dict[str, object]:
         del matrix
         file = folder / "model.safetensors"
         ask = [sys.executable, "-m", "dltool", "word2vec", "similar", str(folder), "word9"]
-        times: dict[str, list[float]] = {"interpreter": [], "cached": [], "uncached": []}
+        blank = [sys.executable, "-c", "print(1)"]
+        runs: dict[str, list[dict[str, Any]]] = {"interpreter": [], "cached": [], "uncached": []}
         measured(ask)
         for _ in range(arguments.rounds):
-            times["interpreter"].append(
-                float(measured([sys.executable, "-c", "print()\nprint(1)"])["wall"])
-            )
-            times["cached"].append(float(measured(ask)["wall"]))
+            runs["interpreter"].append(measured(blank))
+            runs["cached"].append(measured(ask))
             descriptor = os.open(file, os.O_RDONLY)
             os.fsync(descriptor)
             os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
             os.close(descriptor)
-            times["uncached"].append(float(measured(ask)["wall"]))
+            runs["uncached"].append(measured(ask))
         shutil.rmtree(folder)
-    middle = {kind: statistics.median(each) for kind, each in times.items()}
+    best = {
+        key: {kind: min(float(run[key]) for run in each) for kind, each in runs.items()}
+        for key in ("wall", "cpu")
+    }
     return {
         "words": arguments.words,
         "dim": arguments.dim,
-        "median_seconds": middle,
-        "best_seconds": {kind: min(each) for kind, each in times.items()},
+        "best": best,
+        "median_wall": {
+            kind: statistics.median(float(run["wall"]) for run in each)
+            for kind, each in runs.items()
+        },
         "after_the_interpreter": {
-            kind: min(times[kind]) - min(times["interpreter"]) for kind in ("cached", "uncached")
+            key: {kind: each[kind] - each["interpreter"] for kind in ("cached", "uncached")}
+            for key, each in best.items()
         },
     }
 
