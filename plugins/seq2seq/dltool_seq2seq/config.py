@@ -254,4 +254,5 @@ def recipe(task: str, model: str, level: str | None) -> dict[str, Any]:
         values |= {"max_length": 256, "min_freq": 1}
     if model != "transformer" and task in TASKS and task != "hello":
         values |= RECURRENT_RECIPE
+        values |= {"epochs": 4} if task == "arithmetic" else {}
     return values
