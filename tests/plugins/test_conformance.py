@@ -35,11 +35,13 @@ def pytest_run(folder, *words):
     ("topic", "checks"),
     [
         ("cnn", 9),
+        ("detect", 9),
         ("gpu", 7),
         ("linreg", 9),
         ("mlp-xor", 9),
         ("seq2seq", 9),
         ("tensor-ops", 7),
+        ("word2vec", 9),
     ],
 )
 def test_our_own_topics_hold_the_contract(tmp_path, topic, checks):

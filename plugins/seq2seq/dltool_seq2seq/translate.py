@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from dltool import checkpoint, runs
+from dltool import checkpoint, runs, trained
 from dltool import device as devices
 from dltool.console import Console
 from dltool.data import texts as text_files
@@ -115,14 +115,9 @@ def load(folder: Path, device: torch.device) -> Translator:
     Raises:
         CheckpointError: there is none, it is damaged, or it is another topic's.
     """
-    tensors, description = _stored(folder)
-    if description.get("topic") != "seq2seq":
-        topic = description.get("topic")
-        raise CheckpointError(
-            "E513", f"{folder} is a model of {topic}, not of seq2seq", cure=f"dltool {topic} --help"
-        )
+    tensors, description = trained.load(folder, "seq2seq")
     source, target = _vocabularies(description, folder)
-    try:
+    with trained.described(folder, "seq2seq model"):
         spec = Spec.from_dict(description["architecture"])
         if (spec.source_vocabulary, spec.target_vocabulary) != (len(source), len(target)):
             raise CheckpointError(
@@ -135,26 +130,8 @@ def load(folder: Path, device: torch.device) -> Translator:
         model = build(spec)
         backwards = bool(description["reverse_source"]), bool(description["reverse_target"])
         task = str(description["task"])
-    except (KeyError, TypeError, ValueError) as error:
-        raise CheckpointError(
-            "E513", f"{folder / DESCRIPTION} describes no seq2seq model", cure="restore the file"
-        ) from error
     checkpoint.load_weights(model, tensors, folder)
     return Translator(model.to(device).eval(), source, target, task, *backwards, description)
-
-
-def _stored(folder: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
-    for candidate in (folder / "model", folder):
-        if (candidate / checkpoint.MANIFEST).exists() and (candidate / DESCRIPTION).exists():
-            return checkpoint.load_model(candidate)
-    best = folder / "checkpoints" / "best"
-    if (folder / DESCRIPTION).exists() and best.exists():
-        return checkpoint.load(best).model, runs.read_json(folder, DESCRIPTION)
-    raise CheckpointError(
-        "E511",
-        f"{folder} holds no trained model yet",
-        cure=f"finish it: dltool seq2seq train --resume {folder}",
-    )
 
 
 def translate(
