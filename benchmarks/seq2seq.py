@@ -1,9 +1,9 @@
 """The figures of seq2seq: sums, fitting sentence pairs, decoding speed, Multi30k.
 
-    python benchmarks/seq2seq.py arithmetic [--model transformer|lstm]
-    python benchmarks/seq2seq.py fit --data eng-fra.txt
+    python benchmarks/seq2seq.py arithmetic [--model transformer|lstm] [--threads 1]
+    python benchmarks/seq2seq.py fit --data eng-fra.txt [--epochs 60]
     python benchmarks/seq2seq.py multi30k --data FOLDER [--max-time 9m]
-    python benchmarks/seq2seq.py decode --run RUN --data FOLDER
+    python benchmarks/seq2seq.py decode --run RUN [--data FOLDER of Multi30k]
 
 `fit` trains on the first 600 pairs and compares the speed with the loop that tutorials write: one
 sentence a step, the decoder one token a step, every sentence padded to ten tokens; the two take
@@ -73,11 +73,24 @@ def fit(arguments: argparse.Namespace) -> dict[str, Any]:
     }
     found = {}
     for name, words in models.items():
+        if arguments.model not in ("", name):
+            continue
         with tempfile.TemporaryDirectory() as folder:
             run = Path(folder) / "run"
             same = ["--task", arguments.data, "--limit", 600, "--level", "word", "--lower"]
             held = ["--val-fraction", 0, "--test-fraction", 0, "--min-freq", 1, "--width", 128]
-            rate = ["--lr", 0.002, "--label-smoothing", 0, "--dropout", 0, "--layers", 2]
+            rate = [
+                "--lr",
+                0.003,
+                "--batch-size",
+                32,
+                "--label-smoothing",
+                0,
+                "--dropout",
+                0,
+                "--layers",
+                2,
+            ]
             length = ["--epochs", arguments.epochs, "--threads", arguments.threads]
             result = dltool("train", *same, *held, *rate, *length, *words, "--out", run)
             found[name] = {
@@ -232,19 +245,20 @@ def multi30k(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def decode(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Decode the 1,000 test sentences in both ways; compare time and outputs."""
-    import gzip
-
+    """Decode 1,000 test sentences, or test sums, in both ways; compare time and outputs."""
     import torch
+    from dltool_seq2seq.data import directed
     from dltool_seq2seq.decode import Search
     from dltool_seq2seq.decode import decode as decoded
     from dltool_seq2seq.translate import load
 
     torch.set_num_threads(arguments.threads or torch.get_num_threads())
     translator = load(Path(arguments.run), torch.device("cpu"))
-    path = Path(arguments.data) / "test_2016_flickr.de.gz"
-    lines = gzip.decompress(path.read_bytes()).decode().splitlines()[: arguments.sentences]
-    sources = [translator.source.encode(line) for line in lines]
+    lines = test_sources(Path(arguments.run), arguments.data)[: arguments.sentences]
+    sources = [
+        directed(translator.source.encode(line), backwards=translator.reverse_source)
+        for line in lines
+    ]
     begun = time.perf_counter()
     batched = [
         found.tokens for found in decoded(translator.model, sources, Search(), batch_size=256)
@@ -261,6 +275,22 @@ def decode(arguments: argparse.Namespace) -> dict[str, Any]:
         "same_outputs": same,
         "goal": 10.0,
     }
+
+
+def test_sources(run: Path, data: str) -> list[str]:
+    """Return the German test sentences of Multi30k, or the test sources of a generated task."""
+    import gzip
+
+    from dltool_seq2seq import tasks
+    from dltool_seq2seq.config import TrainConfig
+
+    from dltool import runs
+
+    if data:
+        content = (Path(data) / "test_2016_flickr.de.gz").read_bytes()
+        return gzip.decompress(content).decode().splitlines()
+    config, _ = runs.read_config(run, TrainConfig)
+    return [source for source, _ in tasks.generate(config)["test"]]
 
 
 def one_by_one(model: Any, source: list[int]) -> list[int]:
@@ -286,7 +316,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("part", choices=["arithmetic", "fit", "multi30k", "decode"])
     parser.add_argument("--data", default="", help="eng-fra.txt, or the folder of Multi30k")
-    parser.add_argument("--model", default="", help="arithmetic: this model alone")
+    parser.add_argument("--model", default="", help="this model alone")
     parser.add_argument("--run", default="", help="a run of multi30k")
     parser.add_argument("--epochs", type=int, default=60)
     parser.add_argument("--max-time", default="")
