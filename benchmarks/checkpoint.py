@@ -139,6 +139,7 @@ def main() -> None:
     default = [Path.cwd(), *([shared_memory] if shared_memory.is_dir() else [])]
     results = {}
     for folder in arguments.folder or default:
+        folder.mkdir(parents=True, exist_ok=True)
         times = measure(folder, state, arguments.repeats)
         kind = "shared memory" if folder == shared_memory else "disk"
         results[kind if kind not in results else str(folder)] = summary(times, size)

@@ -13,9 +13,7 @@ A checkpoint of the best weights holds only the model; a caller names further pa
 
 from __future__ import annotations
 
-import hashlib
 import json
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,29 +25,40 @@ from dltool import __version__, files
 from dltool import tensors as tensor_files
 from dltool.errors import CheckpointError, DltoolError
 from dltool.headers import damaged
+from dltool.manifests import (
+    FORMAT,
+    JSON_ERRORS,
+    MANIFEST,
+    MODEL,
+    NO_DIGEST,
+    STATE,
+    manifest_bytes,
+    read_manifest,
+    signed,
+    steps,
+    verify,
+)
 from dltool.tensors import flatten, refuse_non_finite, unflatten
 
-FORMAT = 1
-MANIFEST = "MANIFEST.json"
-MODEL = "model.safetensors"
-STATE = "state.json"
 DESCRIPTION = "model.json"
-# the place of the manifest's own SHA-256 while that is computed
-NO_DIGEST = "0" * 64
-JSON_ERRORS = (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError)
 
 __all__ = [
+    "FORMAT",
+    "MANIFEST",
+    "NO_DIGEST",
     "Checkpoint",
     "flatten",
     "load",
     "load_model",
     "load_weights",
+    "manifest_bytes",
     "newest",
     "point_last",
     "read_manifest",
     "refuse_non_finite",
     "save",
     "save_model",
+    "signed",
     "steps",
     "superfluous",
     "unflatten",
@@ -160,76 +169,6 @@ def _write_folder(
         files.write_synced(temporary / MANIFEST, manifest_bytes(entries))
 
 
-def manifest_bytes(entries: Mapping[str, Any]) -> bytes:
-    """Return the manifest of files; its `self` is its own SHA-256 with `self` all zeros."""
-    head = {"format": FORMAT, "dltool": __version__, "files": dict(entries), "self": NO_DIGEST}
-    return signed(files.json_bytes(head))
-
-
-def signed(text: bytes) -> bytes:
-    """Put the SHA-256 of a manifest's text into the place that is kept for it."""
-    return text.replace(NO_DIGEST.encode(), hashlib.sha256(text).hexdigest().encode())
-
-
-def read_manifest(folder: Path) -> dict[str, Any]:
-    """Return the manifest of a checkpoint or model folder.
-
-    Raises:
-        CheckpointError: it is missing, damaged or of a newer format.
-    """
-    path = folder / MANIFEST
-    if not folder.is_dir():
-        raise CheckpointError("E501", f"there is no checkpoint at {folder}", cure="check the path")
-    try:
-        text = files.read_limited(path)
-        manifest = json.loads(text)
-        digest = manifest.get("self")
-        if isinstance(digest, str) and len(digest) == len(NO_DIGEST):
-            plain = text.replace(digest.encode(), NO_DIGEST.encode())
-            untouched = hashlib.sha256(plain).hexdigest() == digest
-        else:
-            untouched = digest is None  # another version may sign in another way
-        newer = int(manifest["format"]) > FORMAT
-        whole = all(
-            type(entry["bytes"]) is int and isinstance(entry["sha256"], str)
-            for entry in manifest["files"].values()
-        )
-    except FileNotFoundError as error:
-        cure = "use another checkpoint; this one was never finished or is none"
-        raise CheckpointError("E512", f"{folder} has no {MANIFEST}", cure=cure) from error
-    except (*JSON_ERRORS, RecursionError) as error:
-        raise damaged(path, files.describe_damage(path)) from error
-    if untouched and newer:
-        raise CheckpointError(
-            "E514", f"{folder} was written by a newer dltool", cure="pip install -U dltool"
-        )
-    if not untouched or digest is None:
-        raise damaged(path, "is damaged: its content has changed")
-    if not whole or not manifest["files"]:
-        raise damaged(path, "lists no files")
-    return dict(manifest)
-
-
-def verify(folder: Path) -> dict[str, Any]:
-    """Check size and SHA-256 of every file of a checkpoint; return its manifest.
-
-    Raises:
-        CheckpointError: naming the first file that is missing, cut, changed or unreadable.
-    """
-    manifest = read_manifest(folder)
-    for name, entry in manifest["files"].items():
-        path = folder / name
-        if not re.fullmatch(r"\w[\w.-]*", name) or not path.is_file():
-            raise damaged(path, "is missing")
-        try:
-            whole = path.stat().st_size == entry["bytes"] and files.sha256(path) == entry["sha256"]
-        except OSError as error:
-            raise damaged(path, f"cannot be read: {error.strerror}") from error
-        if not whole:
-            raise damaged(path, files.describe_damage(path, entry["bytes"]))
-    return manifest
-
-
 def load(folder: Path) -> Checkpoint:
     """Verify a checkpoint and read it.
 
@@ -308,12 +247,6 @@ def load_weights(model: nn.Module, tensors: Mapping[str, Tensor], source: Path) 
             cure="use the model that the weights were trained with",
         )
     target.load_state_dict(dict(tensors))
-
-
-def steps(root: Path) -> list[Path]:
-    """Return the step checkpoints below `root`, newest first."""
-    found = [path for path in root.glob("step-*") if path.name[5:].isdigit() and path.is_dir()]
-    return sorted(found, key=lambda path: int(path.name[5:]), reverse=True)
 
 
 def superfluous(root: Path, keep: int, run_id: str | None = None) -> tuple[list[Path], list[str]]:

@@ -209,6 +209,10 @@ def run(arguments: list[str]) -> int:
         os.environ["DLTOOL_NO_PLUGINS"] = "1"
     name = " ".join(word for word in arguments[:2] if not word.startswith("-"))
     signal.signal(signal.SIGTERM, _terminate)
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        # a script's background job starts so; `kill -INT` must stop it at any moment, not only
+        # while it trains
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     if hasattr(signal, "SIGUSR1"):
         # asks a training for a checkpoint; before it can have one, that must not end the process
         signal.signal(signal.SIGUSR1, signal.SIG_IGN)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from dltool import files
-from dltool.errors import ConfigError
+from dltool.errors import ConfigError, closest
 
 # tomllib's time and memory grow with the square of a dotted name's parts
 CONFIG_BYTES = 64 * 1024
@@ -74,13 +74,11 @@ def read_config_file(path: Path, config_class: type[Any]) -> dict[str, Any]:
 def _checked(path: Path, key: str, value: Any, hints: Mapping[str, Any]) -> Any:
     name = key.replace("-", "_")
     if name not in hints:
-        import difflib
-
-        near = difflib.get_close_matches(name, hints, n=1)
+        near = closest(name, hints)
         raise ConfigError(
             "E203",
             f"unknown key {key!r} in {path}",
-            expected=f"{near[0]!r}" if near else f"one of {', '.join(hints)}",
+            expected=f"{near!r}" if near else f"one of {', '.join(hints)}",
             cure="correct or remove the key",
         )
     kinds = typing.get_args(hints[name]) or (hints[name],)

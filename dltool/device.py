@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import random
 from contextlib import AbstractContextManager, nullcontext
@@ -12,6 +11,7 @@ import torch
 
 from dltool.console import Console
 from dltool.errors import ConfigError, DeviceError
+from dltool.seeds import derive_seed as derive_seed
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -124,16 +124,6 @@ def check_precision(device: torch.device, precision: str) -> None:
         )
     if precision == "bf16" and device.type == "cuda" and not torch.cuda.is_bf16_supported():
         raise DeviceError("E302", "this GPU has no bf16", cure="use --precision fp16 or fp32")
-
-
-def derive_seed(seed: int, *parts: object) -> int:
-    """Return a 63-bit seed that depends on the run's seed and on what it is for, and nothing else.
-
-    The same parts give the same number in every process and version (BLAKE2b of their text).
-    """
-    text = "/".join(str(part) for part in (seed, *parts))
-    digest = hashlib.blake2b(text.encode(), digest_size=8).digest()
-    return int.from_bytes(digest, "little") >> 1
 
 
 def generator(seed: int, *parts: object, device: torch.device | str = "cpu") -> torch.Generator:

@@ -15,6 +15,8 @@ DltoolError          1   the run failed
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 EXIT_CODES = {
     0: "done",
     1: "the run failed",
@@ -246,3 +248,10 @@ class Interrupted(DltoolError):
 
 class Stopped(Exception):
     """The run stopped where it was asked to, saved and told how to go on: exit code 0."""
+
+
+def closest(name: str, known: Iterable[str]) -> str:
+    """Return the known name that a typo most likely meant, or nothing."""
+    import difflib  # only a typo pays for it
+
+    return next(iter(difflib.get_close_matches(name, list(known), n=1)), "")

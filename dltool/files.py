@@ -235,7 +235,11 @@ def replace_folder(new: Path, target: Path) -> None:
         return
     old = temporary_name(target, ASIDE)
     os.replace(target, old)
-    os.replace(new, target)
+    try:
+        os.replace(new, target)
+    except OSError:
+        os.replace(old, target)
+        raise
     sync_folder(target.parent)
     remove(old)
 

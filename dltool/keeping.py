@@ -6,16 +6,19 @@ import json
 import shutil
 from collections.abc import Collection
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from dltool import checkpoint
-from dltool.checkpoint import Checkpoint
+from dltool import manifests
 from dltool.errors import CheckpointError, DltoolError
+
+if TYPE_CHECKING:
+    from dltool.checkpoint import Checkpoint
 
 
 def owner(folder: Path) -> str | None:
     """Return the run id that a checkpoint was written under; None where it cannot be told."""
     try:
-        document = json.loads((folder / checkpoint.STATE).read_text(encoding="utf-8"))
+        document = json.loads((folder / manifests.STATE).read_text(encoding="utf-8"))
         return str(document["state"]["run"])
     except (OSError, ValueError, KeyError, TypeError):
         return None
@@ -36,7 +39,7 @@ def make_way(folder: Path, run_id: str) -> Path | None:
 
 def later(root: Path, step: int, run_id: str) -> set[Path]:
     """Return this run's checkpoints after a step: once it goes on from there, a future given up."""
-    found = checkpoint.steps(root)
+    found = manifests.steps(root)
     return {path for path in found if int(path.name[5:]) > step and owner(path) == run_id}
 
 
@@ -52,8 +55,8 @@ def prune(
     Raises:
         CheckpointError: the new one does not verify; nothing is removed.
     """
-    checkpoint.verify(newest)
-    others = [path for path in checkpoint.steps(root) if path != newest and owner(path) == run_id]
+    manifests.verify(newest)
+    others = [path for path in manifests.steps(root) if path != newest and owner(path) == run_id]
     standing = [path for path in others if path not in given_up]
     surplus = [path for path in others if path in given_up] + standing[keep - 1 :]
     for path in surplus:
@@ -67,8 +70,10 @@ def newest(root: Path, run_id: str) -> tuple[Checkpoint, list[str]]:
     Raises:
         CheckpointError: none verifies.
     """
+    from dltool import checkpoint  # brings torch; who only prunes does not need it
+
     notes: list[str] = []
-    for path in checkpoint.steps(root):
+    for path in manifests.steps(root):
         if owner(path) not in (None, run_id):
             notes.append(f"passed over {path.name}: another run wrote it")
             continue

@@ -52,6 +52,30 @@ COMMANDS = [
     ["mlp-xor", "predict"],
     ["mlp-xor", "plot"],
     ["mlp-xor", "info"],
+    ["word2vec"],
+    ["word2vec", "train"],
+    ["word2vec", "similar"],
+    ["word2vec", "analogy"],
+    ["word2vec", "odd-one-out"],
+    ["word2vec", "vector"],
+    ["word2vec", "text-similar"],
+    ["word2vec", "neighbors"],
+    ["word2vec", "vocab"],
+    ["word2vec", "info"],
+    ["word2vec", "evaluate"],
+    ["word2vec", "plot"],
+    ["word2vec", "export"],
+    ["word2vec", "import"],
+    ["word2vec", "quantize"],
+    ["seq2seq"],
+    ["seq2seq", "train"],
+    ["seq2seq", "translate"],
+    ["seq2seq", "evaluate"],
+    ["seq2seq", "attention"],
+    ["seq2seq", "trace"],
+    ["seq2seq", "compare"],
+    ["seq2seq", "info"],
+    ["seq2seq", "attention-demo"],
     ["plugin"],
     ["plugin", "list"],
     ["doctor"],
@@ -89,6 +113,7 @@ LIGHT = [
     ["tensor-ops", "shape", "--in", "8x8", "--kernel", "3"],
     ["mlp-xor", "--help"],
     ["mlp-xor", "train", "--help"],
+    ["word2vec", "train", "--help"],
     ["plugin", "list"],
     ["runs", "list"],
     ["verify", "resume", "--help"],
@@ -312,3 +337,22 @@ def test_run_returns_json_safe_exit_code(capsys):
     assert cli.run(["plugin", "list", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["status"] == "ok"
     assert os.environ.get("DLTOOL_NO_PLUGINS") is None
+
+
+INTERRUPTED = """
+import os, signal, sys, time
+from types import SimpleNamespace
+signal.signal(signal.SIGINT, signal.SIG_IGN)
+from dltool import cli
+def main(*_, **__):
+    os.kill(os.getpid(), signal.SIGINT)
+    time.sleep(0)
+cli.typer.main.get_command = lambda app: SimpleNamespace(main=main)
+sys.exit(cli.run([]))
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs kill")
+def test_a_background_job_of_a_script_can_be_interrupted():
+    done = subprocess.run([sys.executable, "-c", INTERRUPTED], capture_output=True, check=False)
+    assert done.returncode == 130, done.stderr

@@ -12,7 +12,9 @@ TOPICS = [
     "plugins/gpu/README.md",
     "plugins/linreg/README.md",
     "plugins/mlp-xor/README.md",
+    "plugins/seq2seq/README.md",
     "plugins/tensor-ops/README.md",
+    "plugins/word2vec/README.md",
 ]
 DOCUMENTS = ["README.md", "CONTRIBUTING.md", *TOPICS]
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib.util
 import shutil
 from collections.abc import Mapping
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from dltool.console import Console
 from dltool.data.download import Source, cache_folder, fetch, locked
-from dltool.errors import ConfigError, DataError
+from dltool.errors import ConfigError, DataError, closest
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -183,12 +182,12 @@ def known(name: str) -> NamedData:
     """
     if name in NAMED:
         return NAMED[name]
-    close = difflib.get_close_matches(name.lower(), NAMED, n=1)
+    near = closest(name.lower(), NAMED)
     raise ConfigError(
         "E206",
         f"no data set is named {name!r}",
         expected=", ".join(NAMED),
-        cure=f"did you mean {close[0]}?" if close else "dltool data list",
+        cure=f"did you mean {near}?" if near else "dltool data list",
     )
 
 

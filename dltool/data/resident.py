@@ -6,7 +6,6 @@ can start at any batch, so a stopped run goes on with the very batches that it w
 
 from __future__ import annotations
 
-import difflib
 import signal
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -18,7 +17,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from dltool.data.decode import ImageItem, ItemReader, decode
 from dltool.device import generator as fresh_generator
-from dltool.errors import ConfigError, DataError
+from dltool.errors import ConfigError, DataError, closest
 
 AUGMENTATIONS = ("flip", "crop")
 CROP_FRACTION = 0.125
@@ -195,12 +194,12 @@ def check_augmentations(names: Sequence[str]) -> None:
     """
     for name in names:
         if name not in AUGMENTATIONS:
-            close = difflib.get_close_matches(name, AUGMENTATIONS, n=1)
+            near = closest(name, AUGMENTATIONS)
             raise ConfigError(
                 "E206",
                 f"no augmentation is named {name!r}",
                 expected=", ".join(AUGMENTATIONS),
-                cure=f"did you mean {close[0]}?" if close else "choose one of these",
+                cure=f"did you mean {near}?" if near else "choose one of these",
             )
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from dltool_detect.models import build
 
-from dltool import checkpoint, resuming, runs
+from dltool import checkpoint, manifests, resuming, runs
 
 TARGET = Path(__file__).parent / "dltool_detect" / "shipped"
 CARD = "README.md"
@@ -42,7 +42,7 @@ def main() -> None:
     card = (TARGET / CARD).read_bytes() if (TARGET / CARD).exists() else b""
     checkpoint.save_model(TARGET, detector.half(), description)
     (TARGET / CARD).write_bytes(card)
-    size = (TARGET / checkpoint.MODEL).stat().st_size
+    size = (TARGET / manifests.MODEL).stat().st_size
     print(json.dumps({"folder": str(TARGET), "bytes": size, **description["results"]}))
 
 

@@ -304,6 +304,12 @@ def test_folds_measure_what_they_did_not_see(train, here):
 # ---- tables -----------------------------------------------------------------------------------
 
 
+def test_the_only_column_is_learnt_from_although_it_counts_the_rows(train, here):
+    write(here / "line.csv", [(row, 2 * row + 1) for row in range(1, 9)], ["x", "y"])
+    result = train("--data", "line.csv", "--target", "y", "--test-fraction", "0")
+    assert weights_of(result)["x"] == pytest.approx(2)
+
+
 def test_a_table_with_gaps_and_texts_is_learnt_and_used(run, train, here):
     houses(here / "houses.csv")
     result = train("--data", "houses.csv", "--target", "price", "--out", "a")

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dltool import durations, nonfinite
+from dltool import durations, nonfinite, ranges
 from dltool.errors import ConfigError
 
 MODELS = {
@@ -74,31 +74,31 @@ class TrainConfig:
     guards: str = "preflight"
 
     def __post_init__(self) -> None:
-        _one_of("--model", self.model, tuple(MODELS))
-        _one_of("--schedule", self.schedule, SCHEDULES)
-        _one_of("--loader", self.loader, LOADERS)
-        _one_of("--guards", self.guards, GUARDS)
-        _at_least("--epochs", self.epochs, 1)
-        _at_least("--batch-size", self.batch_size, 1)
-        _at_least("--accumulate", self.accumulate, 1)
-        _at_least("--width", self.width, 1)
-        _at_least("--image-size", self.image_size, 0)
-        _at_least("--seed", self.seed, 0)
-        _inside("--lr", self.learning_rate, 0.0, 100.0, open_low=True)
-        _inside("--weight-decay", self.weight_decay, 0.0, 10.0)
-        _inside("--label-smoothing", self.label_smoothing, 0.0, 0.9)
-        _inside("--dropout", self.dropout, 0.0, 0.95)
-        _inside("--val-fraction", self.val_fraction, 0.0, 0.5, open_low=True)
-        _inside("--test-fraction", self.test_fraction, 0.0, 0.5, open_low=True)
-        _inside("--clip", self.clip, 0.0, 1e6)
-        _inside("--ema", self.ema, 0.0, 0.999999)
-        _at_least("--keep", self.keep, 2)
-        _at_least("--patience", self.patience, 0)
-        _one_of("--on-nan", self.on_nan, nonfinite.KINDS)
+        ranges.one_of("--model", self.model, tuple(MODELS))
+        ranges.one_of("--schedule", self.schedule, SCHEDULES)
+        ranges.one_of("--loader", self.loader, LOADERS)
+        ranges.one_of("--guards", self.guards, GUARDS)
+        ranges.at_least("--epochs", self.epochs, 1)
+        ranges.at_least("--batch-size", self.batch_size, 1)
+        ranges.at_least("--accumulate", self.accumulate, 1)
+        ranges.at_least("--width", self.width, 1)
+        ranges.at_least("--image-size", self.image_size, 0)
+        ranges.at_least("--seed", self.seed, 0)
+        ranges.inside("--lr", self.learning_rate, 0.0, 100.0, open_low=True)
+        ranges.inside("--weight-decay", self.weight_decay, 0.0, 10.0)
+        ranges.inside("--label-smoothing", self.label_smoothing, 0.0, 0.9)
+        ranges.inside("--dropout", self.dropout, 0.0, 0.95)
+        ranges.inside("--val-fraction", self.val_fraction, 0.0, 0.5, open_low=True)
+        ranges.inside("--test-fraction", self.test_fraction, 0.0, 0.5, open_low=True)
+        ranges.inside("--clip", self.clip, 0.0, 1e6)
+        ranges.inside("--ema", self.ema, 0.0, 0.999999)
+        ranges.at_least("--keep", self.keep, 2)
+        ranges.at_least("--patience", self.patience, 0)
+        ranges.one_of("--on-nan", self.on_nan, nonfinite.KINDS)
         durations.parse_every("--save-every", self.save_every)
         durations.parse_duration("--max-time", self.max_time)
         for name in self.augmentations:
-            _one_of("--augment", name, AUGMENTATIONS)
+            ranges.one_of("--augment", name, AUGMENTATIONS)
         if not all(width > 0 for width in self.hidden_widths):
             raise ConfigError(
                 "E202",
@@ -126,43 +126,6 @@ class TrainConfig:
                 expected="whole numbers",
                 cure="use --hidden 512,256,128",
             ) from error
-
-
-def _one_of(option: str, value: str, known: tuple[str, ...]) -> None:
-    if value not in known:
-        import difflib
-
-        near = difflib.get_close_matches(value, known, n=1)
-        cure = f"did you mean {near[0]}?" if near else f"use {option} {known[0]}"
-        raise ConfigError(
-            "E206",
-            f"{option} {value!r} is not known",
-            expected=f"one of {', '.join(known)}",
-            cure=cure,
-        )
-
-
-def _at_least(option: str, value: int, low: int) -> None:
-    if value < low:
-        raise ConfigError(
-            "E202",
-            f"{option} is out of range",
-            received=value,
-            expected=f"{low} or more",
-            cure=f"choose {option} in that range",
-        )
-
-
-def _inside(option: str, value: float, low: float, high: float, *, open_low: bool = False) -> None:
-    if not (low < value <= high if open_low else low <= value <= high):
-        bracket = "(" if open_low else "["
-        raise ConfigError(
-            "E202",
-            f"{option} is out of range",
-            received=value,
-            expected=f"{bracket}{low}, {high}]",
-            cure=f"choose {option} in that range",
-        )
 
 
 # What a data set wants; flags and --config come before it.

@@ -15,7 +15,7 @@ from dltool.console import Console
 from dltool.data import images as image_files
 from dltool.data import named, splits
 from dltool.data.resident import Resident, Streamed
-from dltool.errors import DataError
+from dltool.errors import DataError, closest
 from dltool.guards import labels as label_guards
 from dltool.guards.findings import Finding
 from dltool_cnn.config import TrainConfig
@@ -146,14 +146,12 @@ def _path_pools(
 ) -> tuple[dict[str, Pool], tuple[str, ...], Form, dict[str, Any]]:
     path = Path(config.data)
     if not path.exists():
-        import difflib
-
-        near = difflib.get_close_matches(config.data, named.NAMED, n=1)
+        near = closest(config.data, named.NAMED)
         raise DataError(
             "E501",
             f"there is no data set and no path {config.data!r}",
             expected=f"one of {', '.join(named.NAMED)}, an image folder or a zip",
-            cure=f"did you mean --data {near[0]}?" if near else "see dltool data list",
+            cure=f"did you mean --data {near}?" if near else "see dltool data list",
         )
     tree = image_files.scan(path)
     everything = [item for items in tree.splits.values() for item in items]

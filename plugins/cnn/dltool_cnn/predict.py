@@ -13,11 +13,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dltool import checkpoint, plots, runs
+from dltool import checkpoint, plots, runs, trained
 from dltool import device as devices
 from dltool.console import Console
 from dltool.data import images as image_files
-from dltool.errors import CheckpointError, DataError
+from dltool.errors import DataError
 from dltool_cnn.data import Form
 from dltool_cnn.model import Classifier, Spec, build, count_parameters
 
@@ -71,39 +71,15 @@ def load_classifier(folder: Path, device: torch.device) -> LoadedModel:
     Raises:
         CheckpointError: there is none, it is damaged, or it is another topic's.
     """
-    tensors, description = _stored(folder)
-    if description.get("topic") != "cnn":
-        raise CheckpointError(
-            "E513",
-            f"{folder} is a model of {description.get('topic')}, not of cnn",
-            cure=f"dltool {description.get('topic')} --help",
-        )
-    try:
+    tensors, description = trained.load(folder, "cnn")
+    with trained.described(folder, "classifier"):
         spec = Spec.from_dict(description["architecture"])
         prepared = description["preprocessing"]
         model = build(spec, prepared["mean"], prepared["std"])
         form = Form(prepared["mode"], prepared["height"], prepared["width"])
         classes = tuple(description["classes"])
-    except (KeyError, TypeError) as error:
-        raise CheckpointError(
-            "E513", f"{folder / DESCRIPTION} describes no classifier", cure="restore the file"
-        ) from error
     checkpoint.load_weights(model, tensors, folder)
     return LoadedModel(model.to(device).eval(), classes, form, description)
-
-
-def _stored(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    for candidate in (folder / "model", folder):
-        if (candidate / checkpoint.MANIFEST).exists() and (candidate / DESCRIPTION).exists():
-            return checkpoint.load_model(candidate)
-    best = folder / "checkpoints" / "best"
-    if (folder / DESCRIPTION).exists() and best.exists():
-        return checkpoint.load(best).model, runs.read_json(folder, DESCRIPTION)
-    raise CheckpointError(
-        "E511",
-        f"{folder} holds no trained model yet",
-        cure=f"finish it: dltool cnn train --resume {folder}",
-    )
 
 
 @torch.no_grad()

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import difflib
+import contextlib
 import socket
+import threading
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ import torch
 from dltool import runs
 from dltool.console import Console
 from dltool.data.download import is_offline
-from dltool.errors import CheckpointError, ConfigError, DataError
+from dltool.errors import CheckpointError, ConfigError, DataError, closest
 from dltool_detect.config import MODELS, OWN
 from dltool_detect.info import AUTO_MODEL, SHIPPED, TOPIC, weights_file
 from dltool_detect.models.build import Detector, load_run, pretrained, shipped
@@ -122,11 +123,18 @@ def _is_reachable() -> bool:
     """Tell within seconds whether weights could be fetched; only asked when they are not here."""
     if weights_file(AUTO_MODEL) is not None:
         return True
-    try:
-        socket.create_connection((WEIGHTS_HOST, 443), timeout=PATIENCE_SECONDS).close()
-    except OSError:
-        return False
-    return True
+    answered: list[bool] = []
+
+    def call() -> None:
+        with contextlib.suppress(OSError):
+            socket.create_connection((WEIGHTS_HOST, 443), timeout=PATIENCE_SECONDS).close()
+            answered.append(True)
+
+    # looking up a name has no time limit of its own
+    asking = threading.Thread(target=call, daemon=True)
+    asking.start()
+    asking.join(PATIENCE_SECONDS)
+    return bool(answered)
 
 
 def _run(name: str) -> Chosen:
@@ -136,11 +144,11 @@ def _run(name: str) -> Chosen:
         if Path(name).exists() or "/" in name:
             raise
         known = ("auto", SHIPPED, *PUBLISHED)
-        near = difflib.get_close_matches(name, known, n=1)
+        near = closest(name, known)
         raise CheckpointError(
             "E501",
             f"{name!r} is neither a run nor a detector that is known"
-            + (f"; did you mean {near[0]}?" if near else ""),
+            + (f"; did you mean {near}?" if near else ""),
             expected=f"a run folder, latest, or one of {', '.join(known)}",
             cure="see dltool runs list, or dltool detect info",
         ) from error
@@ -166,11 +174,11 @@ def chosen_labels(text: str, classes: tuple[str, ...]) -> list[int]:
     by_name = {name.lower(): label for label, name in enumerate(classes)}
     for name in names:
         if name.lower() not in by_name:
-            near = difflib.get_close_matches(name.lower(), list(by_name), n=1)
+            near = closest(name.lower(), by_name)
             shown = ", ".join(classes[:20]) + (", …" if len(classes) > 20 else "")
             raise ConfigError(
                 "E206",
-                f"the model has no class {name!r}" + (f"; did you mean {near[0]}?" if near else ""),
+                f"the model has no class {name!r}" + (f"; did you mean {near}?" if near else ""),
                 expected=shown,
                 cure="choose --classes among them",
             )

@@ -10,8 +10,9 @@ import typer
 from dltool import options, runs
 from dltool.console import Console
 from dltool.options import data_option
+from dltool.ranges import one_of
 from dltool_detect import cli_teach, cli_train
-from dltool_detect.config import FORMATS, one_of
+from dltool_detect.config import FORMATS
 from dltool_detect.group import InputGroup
 
 TOPIC = "detect"

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 from dataclasses import dataclass
 from typing import Any
 
 from dltool import durations, nonfinite
 from dltool.errors import ConfigError
+from dltool.ranges import inside, one_of
 
 MODELS = {
     "ssd-tiny": "single shot, 1.9 M parameters, learns from scratch on a CPU",
@@ -138,39 +138,6 @@ class TrainConfig:
     def side(self) -> int:
         """The side in pixels that pictures are trained at."""
         return self.image_size or FIXED_SIZES.get(self.model, 320)
-
-
-def one_of(option: str, value: str, known: tuple[str, ...]) -> None:
-    """Refuse a name that is not known.
-
-    Raises:
-        ConfigError: E206, with the nearest known name.
-    """
-    if value in known:
-        return
-    near = difflib.get_close_matches(value, known, n=1)
-    raise ConfigError(
-        "E206",
-        f"{option} {value!r} is not known",
-        expected=f"one of {', '.join(known)}",
-        cure=f"did you mean {near[0]}?" if near else f"use {option} {known[0]}",
-    )
-
-
-def inside(option: str, value: float, low: float, high: float) -> None:
-    """Refuse a number out of its range; NaN is in none.
-
-    Raises:
-        ConfigError: E202.
-    """
-    if not low <= value <= high:
-        raise ConfigError(
-            "E202",
-            f"{option} is out of range",
-            received=value,
-            expected=f"{low:g} to {high:g}",
-            cure=f"choose {option} in that range",
-        )
 
 
 # What a model wants; flags and --config come before it.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from dltool import durations, nonfinite
+from dltool import durations, nonfinite, ranges
 from dltool.errors import ConfigError
 
 BUILT_IN = {
@@ -83,28 +83,28 @@ class TrainConfig:
     guards: str = "preflight"
 
     def __post_init__(self) -> None:
-        _one_of("--task", self.task, TASKS)
-        _one_of("--solver", self.solver, SOLVERS)
-        _one_of("--optimizer", self.optimizer, OPTIMIZERS)
-        _one_of("--schedule", self.schedule, SCHEDULES)
-        _one_of("--guards", self.guards, GUARDS)
-        _one_of("--on-nan", self.on_nan, nonfinite.KINDS)
+        ranges.one_of("--task", self.task, TASKS)
+        ranges.one_of("--solver", self.solver, SOLVERS)
+        ranges.one_of("--optimizer", self.optimizer, OPTIMIZERS)
+        ranges.one_of("--schedule", self.schedule, SCHEDULES)
+        ranges.one_of("--guards", self.guards, GUARDS)
+        ranges.one_of("--on-nan", self.on_nan, nonfinite.KINDS)
         durations.parse_every("--save-every", self.save_every)
         durations.parse_duration("--max-time", self.max_time)
-        _at_least("--epochs", self.epochs, 1)
-        _at_least("--batch-size", self.batch_size, 0)
-        _at_least("--samples", self.samples, 3)
-        _at_least("--seed", self.seed, 0)
-        _inside("--test-fraction", self.test_fraction, 0.0, 0.9)
-        _inside("--momentum", self.momentum, 0.0, 0.9999)
-        _inside("--degree", self.degree, 1, 30)
+        ranges.at_least("--epochs", self.epochs, 1)
+        ranges.at_least("--batch-size", self.batch_size, 0)
+        ranges.at_least("--samples", self.samples, 3)
+        ranges.at_least("--seed", self.seed, 0)
+        ranges.inside("--test-fraction", self.test_fraction, 0.0, 0.9)
+        ranges.inside("--momentum", self.momentum, 0.0, 0.9999)
+        ranges.inside("--degree", self.degree, 1, 30)
         for option, value in (("--ridge", self.ridge), ("--lasso", self.lasso)):
-            _inside(option, value, 0.0, 1e12)
-        _inside("--lr", self.learning_rate, 0.0, 1e6)
-        _inside("--noise", self.noise, 0.0, 1e6)
-        _inside("--feature-std", self.feature_std, 1e-9, 1e9)
+            ranges.inside(option, value, 0.0, 1e12)
+        ranges.inside("--lr", self.learning_rate, 0.0, 1e6)
+        ranges.inside("--noise", self.noise, 0.0, 1e6)
+        ranges.inside("--feature-std", self.feature_std, 1e-9, 1e9)
         if self.folds == 1 or self.folds < 0:
-            _at_least("--folds", self.folds, 2)
+            ranges.at_least("--folds", self.folds, 2)
         _ = self.true_weights
         self._check_pairs()
 
@@ -177,30 +177,6 @@ class TrainConfig:
 
 def _names(text: str) -> tuple[str, ...]:
     return tuple(name.strip() for name in text.split(",") if name.strip())
-
-
-def _one_of(option: str, value: str, known: tuple[str, ...]) -> None:
-    if value not in known:
-        import difflib
-
-        near = difflib.get_close_matches(value, known, n=1)
-        cure = f"did you mean {near[0]}?" if near else f"use {option} {known[0]}"
-        expected = f"one of {', '.join(known)}"
-        raise ConfigError("E206", f"{option} {value!r} is not known", expected=expected, cure=cure)
-
-
-def _at_least(option: str, value: int, low: int) -> None:
-    if value < low:
-        raise ConfigError(
-            "E202", f"{option} is out of range", received=value, expected=f"{low} or more"
-        )
-
-
-def _inside(option: str, value: float, low: float, high: float) -> None:
-    if not low <= value <= high:
-        raise ConfigError(
-            "E202", f"{option} is out of range", received=value, expected=f"{low} to {high}"
-        )
 
 
 def recipe(chosen: dict[str, Any]) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from dltool.console import Console
 from dltool.data import splits, tables
 from dltool.data.tables import Column, Format, Table
 from dltool.device import generator
-from dltool.errors import DataError
+from dltool.errors import DataError, closest
 from dltool.guards.findings import Finding
 from dltool_linreg import encode, sets
 from dltool_linreg.config import TrainConfig
@@ -176,10 +176,8 @@ def read_target(config: TrainConfig, path: Path, name: str, *, texts: bool) -> T
 def _check_there(table: Table, name: str, option: str) -> None:
     if name in table.header:
         return
-    import difflib
-
-    near = difflib.get_close_matches(name, table.header, n=1)
-    cure = f"did you mean {option} {near[0]}?" if near else "name a column of the first line"
+    near = closest(name, table.header)
+    cure = f"did you mean {option} {near}?" if near else "name a column of the first line"
     if len(table.header) == 1:
         cure = "the file has one column: name its delimiter with --delimiter"
     shown = ", ".join(table.header[:20]) + (", …" if len(table.header) > 20 else "")

@@ -146,9 +146,10 @@ def fit(
         DataError: E503, no column can be used, or one that was named cannot.
     """
     features, notes = [], []
+    is_meant = named or in_fold or len(names) == 1
     for name in names:
         column = table.columns[name]
-        problem = _problem(column, rows, named=named or in_fold)
+        problem = _problem(column, rows, named=is_meant)
         if problem and named and not in_fold:
             raise DataError(
                 "E503",
@@ -162,7 +163,12 @@ def fit(
             features.append(_number(column, rows) if column.is_number else _category(column, rows))
     if not features:
         reasons = "; ".join(notes[:3])
-        raise DataError("E503", f"{table.name} has no column to learn from ({reasons})")
+        raise DataError(
+            "E503",
+            f"{table.name} has no column to learn from ({reasons})",
+            expected="a column beside the target that varies",
+            cure="give a table with one, or name another --target",
+        )
     return Encoder(tuple(features)), notes
 
 

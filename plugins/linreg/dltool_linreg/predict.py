@@ -17,11 +17,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dltool import checkpoint, files, runs
+from dltool import checkpoint, files, trained
 from dltool.console import Console
 from dltool.data import tables
 from dltool.data.tables import Format, Table
-from dltool.errors import CheckpointError, ConfigError, DataError
+from dltool.errors import ConfigError, DataError
 from dltool_linreg.config import TrainConfig
 from dltool_linreg.data import TableData
 from dltool_linreg.encode import Encoder
@@ -84,14 +84,8 @@ def load_model(folder: Path) -> LoadedModel:
     Raises:
         CheckpointError: there is none, it is damaged, or it is another topic's.
     """
-    tensors, description = _stored(folder)
-    if description.get("topic") != "linreg":
-        raise CheckpointError(
-            "E513",
-            f"{folder} is a model of {description.get('topic')}, not of linreg",
-            cure=f"dltool {description.get('topic')} --help",
-        )
-    try:
+    tensors, description = trained.load(folder, "linreg")
+    with trained.described(folder, "linear model"):
         names = tuple(description["features"])
         classes = tuple(description["classes"])
         columns = description["preprocessing"]["columns"]
@@ -107,27 +101,9 @@ def load_model(folder: Path) -> LoadedModel:
             encoder=Encoder.from_dict(columns) if columns is not None else None,
             description=description,
         )
-    except (KeyError, TypeError) as error:
-        raise CheckpointError(
-            "E513", f"{folder / DESCRIPTION} describes no linear model", cure="restore the file"
-        ) from error
     checkpoint.load_weights(loaded.model, tensors, folder)
     loaded.model.eval()
     return loaded
-
-
-def _stored(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    for candidate in (folder / "model", folder):
-        if (candidate / checkpoint.MANIFEST).exists() and (candidate / DESCRIPTION).exists():
-            return checkpoint.load_model(candidate)
-    best = folder / "checkpoints" / "best"
-    if (folder / DESCRIPTION).exists() and best.exists():
-        return checkpoint.load(best).model, runs.read_json(folder, DESCRIPTION)
-    raise CheckpointError(
-        "E511",
-        f"{folder} holds no trained model yet",
-        cure=f"finish it: dltool linreg train --resume {folder}",
-    )
 
 
 @contextmanager

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from dltool import durations, nonfinite
+from dltool import durations, nonfinite, ranges
 from dltool.errors import ConfigError
 
 TASKS = {
@@ -75,27 +75,27 @@ class TrainConfig:
     guards: str = "preflight"
 
     def __post_init__(self) -> None:
-        _one_of("--task", self.task, tuple(TASKS))
-        _one_of("--activation", self.activation, ACTIVATIONS)
-        _one_of("--init", self.init, tuple(INITS))
-        _one_of("--loss", self.loss, LOSSES)
-        _one_of("--optimizer", self.optimizer, OPTIMIZERS)
-        _one_of("--schedule", self.schedule, SCHEDULES)
-        _one_of("--guards", self.guards, GUARDS)
-        _one_of("--on-nan", self.on_nan, nonfinite.KINDS)
+        ranges.one_of("--task", self.task, tuple(TASKS))
+        ranges.one_of("--activation", self.activation, ACTIVATIONS)
+        ranges.one_of("--init", self.init, tuple(INITS))
+        ranges.one_of("--loss", self.loss, LOSSES)
+        ranges.one_of("--optimizer", self.optimizer, OPTIMIZERS)
+        ranges.one_of("--schedule", self.schedule, SCHEDULES)
+        ranges.one_of("--guards", self.guards, GUARDS)
+        ranges.one_of("--on-nan", self.on_nan, nonfinite.KINDS)
         durations.parse_every("--save-every", self.save_every)
         durations.parse_duration("--max-time", self.max_time)
-        _inside("--points", self.points, 4, 10_000_000)
-        _inside("--noise", self.noise, 0.0, 10.0)
-        _inside("--epochs", self.epochs, 1, 10_000_000)
-        _inside("--passes", self.passes, 1, 1_000_000)
-        _inside("--batch-size", self.batch_size, 1, 10_000_000)
-        _inside("--lr", self.learning_rate, 0.0, 100.0, open_low=True)
-        _inside("--weight-decay", self.weight_decay, 0.0, 10.0)
-        _inside("--clip", self.clip, 0.0, 1e6)
-        _inside("--tolerance", self.tolerance, 0.0, 1.0, open_low=True)
-        _inside("--snapshots", self.snapshots, 0, 500)
-        _inside("--seed", self.seed, 0, 2**63 - 1)
+        ranges.inside("--points", self.points, 4, 10_000_000)
+        ranges.inside("--noise", self.noise, 0.0, 10.0)
+        ranges.inside("--epochs", self.epochs, 1, 10_000_000)
+        ranges.inside("--passes", self.passes, 1, 1_000_000)
+        ranges.inside("--batch-size", self.batch_size, 1, 10_000_000)
+        ranges.inside("--lr", self.learning_rate, 0.0, 100.0, open_low=True)
+        ranges.inside("--weight-decay", self.weight_decay, 0.0, 10.0)
+        ranges.inside("--clip", self.clip, 0.0, 1e6)
+        ranges.inside("--tolerance", self.tolerance, 0.0, 1.0, open_low=True)
+        ranges.inside("--snapshots", self.snapshots, 0, 500)
+        ranges.inside("--seed", self.seed, 0, 2**63 - 1)
         _ = self.hidden_widths
         if self.task == "table" and self.noise == 0 and self.points != 4:
             raise ConfigError(
@@ -122,32 +122,6 @@ class TrainConfig:
                 cure="use --hidden 9,5",
             )
         return widths
-
-
-def _one_of(option: str, value: str, known: tuple[str, ...]) -> None:
-    if value not in known:
-        import difflib
-
-        near = difflib.get_close_matches(value, known, n=1)
-        cure = f"did you mean {near[0]}?" if near else f"use {option} {known[0]}"
-        raise ConfigError(
-            "E206",
-            f"{option} {value!r} is not known",
-            expected=f"one of {', '.join(known)}",
-            cure=cure,
-        )
-
-
-def _inside(option: str, value: float, low: float, high: float, *, open_low: bool = False) -> None:
-    if not (low < value <= high if open_low else low <= value <= high):
-        bracket = "(" if open_low else "["
-        raise ConfigError(
-            "E202",
-            f"{option} is out of range",
-            received=value,
-            expected=f"{bracket}{low}, {high}]",
-            cure=f"choose {option} in that range",
-        )
 
 
 # What a task wants; flags and --config come before it.

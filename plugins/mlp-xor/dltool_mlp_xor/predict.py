@@ -12,10 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dltool import checkpoint, runs
+from dltool import checkpoint, runs, trained
 from dltool import device as devices
 from dltool.console import Console
-from dltool.errors import CheckpointError
 from dltool_mlp_xor import data as point_data
 from dltool_mlp_xor.config import TrainConfig
 from dltool_mlp_xor.model import Mlp, Spec, build, count_parameters, values_of
@@ -57,37 +56,14 @@ def load_network(folder: Path, device: torch.device) -> LoadedModel:
     Raises:
         CheckpointError: there is none, it is damaged, or it is another topic's.
     """
-    tensors, description = _stored(folder)
-    if description.get("topic") != "mlp-xor":
-        owner = description.get("topic")
-        raise CheckpointError(
-            "E513", f"{folder} is a model of {owner}, not of mlp-xor", cure=f"dltool {owner} --help"
-        )
-    try:
+    tensors, description = trained.load(folder, "mlp-xor")
+    with trained.described(folder, "network"):
         spec = Spec.from_dict(description["architecture"])
         network = build(spec, "small", torch.Generator())
         first, second = description["classes"]
         _ = description["task"], description["tolerance"]
-    except (KeyError, TypeError, ValueError) as error:
-        raise CheckpointError(
-            "E513", f"{folder / DESCRIPTION} describes no network", cure="restore the file"
-        ) from error
     checkpoint.load_weights(network, tensors, folder)
     return LoadedModel(network.to(device).eval(), (first, second), description)
-
-
-def _stored(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    for candidate in (folder / "model", folder):
-        if (candidate / checkpoint.MANIFEST).exists() and (candidate / DESCRIPTION).exists():
-            return checkpoint.load_model(candidate)
-    best = folder / "checkpoints" / "best"
-    if (folder / DESCRIPTION).exists() and best.exists():
-        return checkpoint.load(best).model, runs.read_json(folder, DESCRIPTION)
-    raise CheckpointError(
-        "E511",
-        f"{folder} holds no trained model yet",
-        cure=f"finish it: dltool mlp-xor train --resume {folder}",
-    )
 
 
 def predict_points(folder: Path, inputs: Sequence[str], *, device: str, console: Console) -> None:

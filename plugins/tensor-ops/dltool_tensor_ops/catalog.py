@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from dltool.errors import ConfigError
+from dltool.errors import ConfigError, closest
 from dltool_tensor_ops.known import KNOWN
 
 if TYPE_CHECKING:
@@ -127,8 +127,6 @@ def choose(names: list[str]) -> list[Demo]:
 
 
 def _unknown(name: str, known: list[str]) -> ConfigError:
-    import difflib
-
-    near = difflib.get_close_matches(name, known, n=1)
-    hint = f"; did you mean {near[0]}?" if near else ""
+    near = closest(name, known)
+    hint = f"; did you mean {near}?" if near else ""
     return ConfigError("E206", f"no demo is named {name!r}{hint}", cure="dltool tensor-ops list")

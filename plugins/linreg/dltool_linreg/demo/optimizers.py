@@ -13,7 +13,7 @@ from torch.optim import Optimizer
 from dltool.console import Console, table
 from dltool.device import generator
 from dltool.drawing import check_name, drawing, save
-from dltool.errors import ConfigError
+from dltool.errors import ConfigError, closest
 from dltool_linreg.pictures import COLORS, figure, log_scale
 
 ROWS, WEIGHTS, SPREAD = 400, 20, 10.0
@@ -79,14 +79,12 @@ def chosen(names: str, known: Mapping[str, Any], option: str) -> list[str]:
     wanted = [word.strip().lower() for word in names.split(",") if word.strip()]
     for word in wanted:
         if word not in lower:
-            import difflib
-
-            near = difflib.get_close_matches(word, lower, n=1)
+            near = closest(word, lower)
             raise ConfigError(
                 "E206",
                 f"{option} {word!r} is not known",
                 expected=", ".join(known),
-                cure=f"did you mean {lower[near[0]]!r}?" if near else "choose one of these",
+                cure=f"did you mean {lower[near]!r}?" if near else "choose one of these",
             )
     return [lower[word] for word in wanted] or list(known)
 

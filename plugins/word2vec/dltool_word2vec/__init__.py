@@ -1,0 +1,1 @@
+"""The `word2vec` topic: word vectors from your own text."""
