@@ -312,7 +312,7 @@ def test_training_stopped_again_and_again_ends_with_the_same_bits(run: Call, her
     [
         (("--model", "ssdtiny"), 2, "ssd-tiny"),
         (("--augment", "colour"), 2, "color"),
-        (("--image-size", "20"), 2, "64 to 2048"),
+        (("--image-size", "20"), 2, "64, 2048"),
         (("--model", "ssdlite", "--image-size", "256"), 2, "320"),
         (("--model", "fcos", "--backbone", "latest"), 2, "--backbone"),
         (("--weights", "coco"), 2, "COCO"),
