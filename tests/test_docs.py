@@ -8,9 +8,11 @@ import pytest
 
 TOPICS = [
     "plugins/cnn/README.md",
+    "plugins/detect/README.md",
     "plugins/gpu/README.md",
     "plugins/linreg/README.md",
     "plugins/mlp-xor/README.md",
+    "plugins/seq2seq/README.md",
     "plugins/tensor-ops/README.md",
     "plugins/word2vec/README.md",
 ]

@@ -60,6 +60,38 @@ def child(environment):
     return run
 
 
+@pytest.fixture
+def commands(child, tmp_path):
+    """Run jobs of commands.py; no output may be a traceback."""
+
+    def run(jobs):
+        path = tmp_path / "jobs.json"
+        path.write_text(json.dumps(jobs), encoding="utf-8")
+        results = child("commands.py", path)
+        for result in results:
+            assert "Traceback" not in result["text"], result["text"]
+        return results
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def same_end():
+    """Tell whether two runs ended with the same bits and the same figures."""
+    from dltool import checkpoint, runs
+
+    def compare(run, other):
+        one, two = (checkpoint.load_model(each / "model")[0] for each in (run, other))
+        figures = [
+            [{k: v for k, v in record.items() if "second" not in k} for record in records]
+            for records in (runs.read_records(run), runs.read_records(other))
+        ]
+        same = all(one[name].equal(two[name]) for name in one | two)
+        return figures[0] == figures[1] and same
+
+    return compare
+
+
 def pytest_sessionstart(session):
     """Begin the counts anew; under xdist only the controller does."""
     if OUT and not hasattr(session.config, "workerinput"):

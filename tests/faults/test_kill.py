@@ -12,7 +12,7 @@ def clean(found):
 
 
 def test_kill_at_random_moments_of_saving(child, tmp_path, scale, tally):
-    found = child("saver.py", "random", tmp_path / "c", scale(100, 1000), 0)
+    found = child("saver.py", "random", tmp_path / "c", scale(100, 500), 0)
     assert clean(found), found
     # otherwise the kills did not meet a save
     assert found["left_by_kills"] > found["kills"] // 10

@@ -1,7 +1,6 @@
 """Signals, locks and full disks met by `dltool cnn train` and `dltool data fetch` as processes."""
 
 import hashlib
-import json
 import random
 import signal
 import subprocess
@@ -13,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from dltool import checkpoint, runs
+from dltool import runs
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="needs fork and signals")
 
@@ -25,21 +24,6 @@ BOTH = [signal.SIGINT, signal.SIGTERM]
 PLACES = [("warm-up", 1), ("loading", 1), ("step", 30), ("evaluation", 2), ("save", 25)]
 
 
-@pytest.fixture
-def commands(child, tmp_path):
-    """Run jobs of commands.py; no output may be a traceback."""
-
-    def run(jobs):
-        path = tmp_path / "jobs.json"
-        path.write_text(json.dumps(jobs), encoding="utf-8")
-        results = child("commands.py", path)
-        for result in results:
-            assert "Traceback" not in result["text"], result["text"]
-        return results
-
-    return run
-
-
 def train(cwd, out, **fault):
     return {"words": [*TRAIN, "--out", out], "cwd": str(cwd), "fault": fault}
 
@@ -48,25 +32,11 @@ def resume(cwd, run):
     return {"words": ["cnn", "train", "--resume", run], "cwd": str(cwd)}
 
 
-def weights(run):
-    return checkpoint.load_model(run / "model")[0]
-
-
-def same_end(run, other):
-    """Tell whether two runs ended with the same bits and the same figures."""
-    one, two = weights(run), weights(other)
-    figures = [
-        [{k: v for k, v in record.items() if k != "seconds"} for record in runs.read_records(r)]
-        for r in (run, other)
-    ]
-    return figures[0] == figures[1] and all(one[name].equal(two[name]) for name in one | two)
-
-
 def debris(run):
     return [path.name for path in run.rglob(".*") if path.name != ".lock"]
 
 
-def test_signals_in_every_phase_of_training(commands, work, tally):
+def test_signals_in_every_phase_of_training(commands, same_end, work, tally):
     jobs, planted = [train(work, "whole")], []
     for place, count in PLACES:
         for signals in (ONE, BOTH if place == "evaluation" else TWO):
@@ -95,7 +65,7 @@ def test_signals_in_every_phase_of_training(commands, work, tally):
     tally("SIGTERM and double SIGINT in train, evaluation, save, warm-up, loading", len(planted))
 
 
-def test_resume_at_random_steps_of_cnn_is_exact(commands, work, scale, tally):
+def test_resume_at_random_steps_of_cnn_is_exact(commands, same_end, work, scale, tally):
     draws, count = random.Random(4), scale(3, 20)
     jobs = [train(work, "whole")]
     steps = [draws.randrange(2, 41) for _ in range(count)]

@@ -33,7 +33,16 @@ def pytest_run(folder, *words):
 
 @pytest.mark.parametrize(
     ("topic", "checks"),
-    [("cnn", 9), ("gpu", 7), ("linreg", 9), ("mlp-xor", 9), ("tensor-ops", 7), ("word2vec", 9)],
+    [
+        ("cnn", 9),
+        ("detect", 9),
+        ("gpu", 7),
+        ("linreg", 9),
+        ("mlp-xor", 9),
+        ("seq2seq", 9),
+        ("tensor-ops", 7),
+        ("word2vec", 9),
+    ],
 )
 def test_our_own_topics_hold_the_contract(tmp_path, topic, checks):
     done = pytest_run(tmp_path, "-q", "--dltool-plugin", topic)

@@ -1,0 +1,1 @@
+"""Find objects in images; importing this package loads nothing heavy."""

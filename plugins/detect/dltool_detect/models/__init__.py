@@ -1,0 +1,1 @@
+"""Detectors: readable ones of our own, and torchvision's, behind one class."""
