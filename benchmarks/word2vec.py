@@ -22,6 +22,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 PARAMETERS = "vector_size=100, window=5, negative=5, sg=1, min_count=5, sample=1e-3"
 READ = """
@@ -89,6 +90,13 @@ def ours(text: str, folder: Path, *options: str) -> list[str]:
     return [sys.executable, "-m", "dltool", *words, *options]
 
 
+def keep(found: dict[str, list[dict[str, float | str]]], side: str, run: dict[str, Any]) -> None:
+    """Take one measurement and tell it at once: a round takes minutes."""
+    found[side].append(run)
+    told = {key: round(value, 1) for key, value in run.items() if key != "out"}
+    print(side, told, file=sys.stderr, flush=True)
+
+
 def speed(arguments: argparse.Namespace) -> dict[str, object]:
     """Train by each side in turn."""
     epochs, workers = str(arguments.epochs), str(arguments.workers)
@@ -99,12 +107,12 @@ def speed(arguments: argparse.Namespace) -> dict[str, object]:
             options = ("--epochs", epochs, "--workers", workers)
             run = measured(ours(arguments.text, folder / "run", *options))
             run["training"] = json.loads(str(run["out"]))["data"]["training_seconds"]
-            found["ours"].append(run)
+            keep(found, "ours", run)
             for side, script in (("by_hand", BY_HAND), ("usual", USUAL)):
                 line = [sys.executable, "-c", script, arguments.text, workers, epochs, name]
                 run = measured(line)
                 run["training"] = json.loads(str(run["out"]))["training"]
-                found[side].append(run)
+                keep(found, side, run)
     best = {
         side: {key: min(float(run[key]) for run in runs) for key in ("wall", "cpu", "training")}
         for side, runs in found.items()
@@ -148,7 +156,8 @@ def memory(arguments: argparse.Namespace) -> dict[str, object]:
                     stream.write(line + "\n")
         size = large.stat().st_size
         folder = Path(name, "run")
-        options = ("--epochs", "1", "--max-time", arguments.max_time)
+        workers = str(arguments.workers)
+        options = ("--epochs", "1", "--max-time", arguments.max_time, "--workers", workers)
         run = measured(ours(str(large), folder, *options))
         known = sum(path.stat().st_size for path in folder.rglob("model.safetensors"))
         index = json.loads((folder / "data.json").read_text(encoding="utf-8"))["counts"]
@@ -177,27 +186,33 @@ def lookup(arguments: argparse.Namespace) -> dict[str, object]:
         del matrix
         file = folder / "model.safetensors"
         ask = [sys.executable, "-m", "dltool", "word2vec", "similar", str(folder), "word9"]
-        times: dict[str, list[float]] = {"interpreter": [], "cached": [], "uncached": []}
+        blank = [sys.executable, "-c", "print(1)"]
+        runs: dict[str, list[dict[str, Any]]] = {"interpreter": [], "cached": [], "uncached": []}
         measured(ask)
         for _ in range(arguments.rounds):
-            times["interpreter"].append(
-                float(measured([sys.executable, "-c", "print()\nprint(1)"])["wall"])
-            )
-            times["cached"].append(float(measured(ask)["wall"]))
+            runs["interpreter"].append(measured(blank))
+            runs["cached"].append(measured(ask))
             descriptor = os.open(file, os.O_RDONLY)
             os.fsync(descriptor)
             os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
             os.close(descriptor)
-            times["uncached"].append(float(measured(ask)["wall"]))
+            runs["uncached"].append(measured(ask))
         shutil.rmtree(folder)
-    middle = {kind: statistics.median(each) for kind, each in times.items()}
+    best = {
+        key: {kind: min(float(run[key]) for run in each) for kind, each in runs.items()}
+        for key in ("wall", "cpu")
+    }
     return {
         "words": arguments.words,
         "dim": arguments.dim,
-        "median_seconds": middle,
-        "best_seconds": {kind: min(each) for kind, each in times.items()},
+        "best": best,
+        "median_wall": {
+            kind: statistics.median(float(run["wall"]) for run in each)
+            for kind, each in runs.items()
+        },
         "after_the_interpreter": {
-            kind: min(times[kind]) - min(times["interpreter"]) for kind in ("cached", "uncached")
+            key: {kind: each[kind] - each["interpreter"] for kind in ("cached", "uncached")}
+            for key, each in best.items()
         },
     }
 
@@ -217,6 +232,7 @@ def main() -> None:
     each.add_argument("text")
     each.add_argument("--megabytes", type=int, default=1000)
     each.add_argument("--max-time", default="4m")
+    each.add_argument("--workers", type=int, default=2)
     each = parts.add_parser("lookup")
     each.add_argument("--words", type=int, default=400_000)
     each.add_argument("--dim", type=int, default=300)

@@ -193,3 +193,18 @@ def test_suppression_of_nothing_is_nothing() -> None:
 
 def test_the_limit_of_growth_is_torchvisions() -> None:
     assert math.isclose(BoxCoder((1.0, 1.0, 1.0, 1.0)).bbox_xform_clip, box_ops.LARGEST_LOG)
+
+
+@pytest.mark.parametrize("shape", [(300, 437), (64, 64), (50, 900)])
+def test_resizing_is_torchvisions(shape: tuple[int, int]) -> None:
+    from dltool_detect.resize import resize_image
+    from torchvision.transforms.v2 import functional
+
+    stream = torch.Generator().manual_seed(0)
+    image = torch.randint(0, 256, (3, *shape), dtype=torch.uint8, generator=stream)
+    expected = functional.resize(image, [96, 96], antialias=True)
+    # processors without AVX2 let torchvision go through floats, which may round a value elsewhere
+    difference = (resize_image(image, 96).int() - expected.int()).abs().max()
+    assert int(difference) <= 1
+    if torch.backends.cpu.get_cpu_capability() in ("AVX2", "AVX512"):
+        assert int(difference) == 0

@@ -3,6 +3,7 @@
 import io
 import json
 import signal
+import subprocess
 import sys
 
 import numpy as np
@@ -371,3 +372,28 @@ def test_drawing_leaves_the_picture_as_it_is_and_stays_inside():
     assert (pixels == 128).all()
     assert tuple(drawn[39, 30]) == color(0)
     assert len({color(label) for label in range(90)}) == 90
+
+
+# start-up
+
+QUICK = """
+import sys
+from dltool_detect import vision
+vision.load()
+assert not any(name.startswith("torch._dynamo") for name in sys.modules)
+import torch, torchvision
+from torchvision.ops import roi_align
+from torchvision.ops.roi_align import RoIAlign
+from torchvision.ops import roi_align as function
+boxes = [torch.tensor([[0.0, 0, 4, 4]])]
+assert roi_align(torch.ones(1, 1, 8, 8), boxes, 2).tolist() == [[[[1, 1], [1, 1]]]]
+asked = sys.modules["torchvision.ops.roi_align"].is_compile_supported("cpu")
+from torch._dynamo.utils import is_compile_supported
+assert asked == is_compile_supported("cpu")
+assert torch.compile(lambda x: x + 1, backend="eager")(torch.ones(1)).item() == 2
+"""
+
+
+def test_torchvision_comes_without_the_compiler_and_finds_it_later():
+    done = subprocess.run([sys.executable, "-c", QUICK], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr

@@ -282,7 +282,7 @@ def weights(folder: Path) -> dict[str, Tensor]:
 
 
 def test_training_stopped_again_and_again_ends_with_the_same_bits(run: Call, here: Path) -> None:
-    quick = (*QUICK, "--augment", ALL, "--save-every", "0")
+    quick = (*QUICK, "--augment", ALL)
     whole = run("detect", "train", "--out", "whole", "--json", *quick)
     result = json.loads(whole.out)["data"]
     assert result["split"] == "test"
@@ -485,6 +485,9 @@ def test_suppression_is_shown_with_who_suppressed_whom(run: Call, here: Path) ->
         (("anchors", "--box", "1,2,3"), 2),
         (("anchors", "--box", "5,5,1,1"), 2),
         (("anchors", "--scales", "0"), 2),
+        (("anchors", "--scales", "1e300"), 2),
+        (("anchors", "--ratios", "nan"), 2),
+        (("anchors", "--box", "0,0,5000,10"), 2),
         (("anchors", "--grid", "4"), 2),
         (("anchors", "--plot", "x.jpg"), 2),
         (("nms", "nowhere.json"), 5),
@@ -497,7 +500,16 @@ def test_wrong_arguments_of_the_stages(run: Call, arguments: tuple[str, ...], co
     assert json.loads(shown.out)["error"]["cure"]
 
 
-@pytest.mark.parametrize("text", ["", "[]", "{}", "[1]", '[{"bbox": [1], "score": 1}]', "nonsense"])
+BROKEN = (
+    *("", "[]", "{}", "[1]", "nonsense", '[{"bbox": [1], "score": 1}]'),
+    '[{"bbox": [0, 0, -5, 10], "score": 1}]',
+    '[{"bbox": [0, 0, Infinity, 10], "score": 1}]',
+    '[{"image_id": 1, "bbox": [0, 0, 5, 5], "score": 1}, '
+    '{"image_id": 2, "bbox": [0, 0, 5, 5], "score": 1}]',
+)
+
+
+@pytest.mark.parametrize("text", BROKEN)
 def test_files_that_hold_no_detections_are_refused(run: Call, here: Path, text: str) -> None:
     (here / "x.json").write_text(text)
     assert "error" in json.loads(run("detect", "nms", "x.json", "--json", code=5).out)

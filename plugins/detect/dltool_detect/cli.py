@@ -111,6 +111,9 @@ def predict(
     """Find objects on pictures; the same as dltool detect IMAGE."""
     console = Console(TOPIC, json=json)
     console.loading()
+    from dltool_detect import vision
+
+    vision.load()
     from dltool_detect.predict import Wishes, detect_inputs
 
     wishes = Wishes(min_score, max_boxes, (), save, crop, every, batch_size)

@@ -10,6 +10,7 @@ import typer
 from dltool import options
 from dltool.console import Console
 from dltool.errors import ConfigError
+from dltool_detect.config import inside
 
 PLACE = Path("runs") / "detect" / "demo"
 
@@ -71,17 +72,15 @@ def corners(boxes: list[str]) -> list[tuple[float, ...]]:
     return found
 
 
-def positive(option: str, text: str) -> tuple[float, ...]:
-    """Return numbers above 0.
+def between(option: str, text: str, low: float, high: float) -> tuple[float, ...]:
+    """Return numbers from `low` to `high`.
 
     Raises:
         ConfigError: E202.
     """
     values = numbers(option, text)
-    if min(values) <= 0:
-        raise ConfigError(
-            "E202", f"{option} needs numbers above 0", received=text, cure=f"use {option} 0.5,1,2"
-        )
+    for value in values:
+        inside(option, value, low, high)
     return values
 
 
@@ -103,7 +102,8 @@ def anchors(
     console = Console("detect anchors", json=json)
     rows, columns = _grid(grid)
     objects = corners(box)
-    sizes, shapes = positive("--scales", scales), positive("--ratios", ratios)
+    sizes = between("--scales", scales, 0.01, 2.0)
+    shapes = between("--ratios", ratios, 0.05, 20.0)
     console.loading()
     from dltool_detect.teach import show_anchors
 

@@ -17,7 +17,8 @@ from dltool_detect.config import TrainConfig
 from dltool_detect.data import DetectionSet, Splits
 from dltool_detect.detections import Detections
 from dltool_detect.models.build import Detector
-from dltool_detect.transforms import Sample, resize_image
+from dltool_detect.resize import resize_image
+from dltool_detect.transforms import Sample
 
 RESIDENT_BYTES = 2 << 30
 EVALUATION_BATCH = 16

@@ -51,27 +51,35 @@ def scene(image: str, objects: Sequence[Sequence[float]]) -> Scene:
         DataError: E501 or E502, it cannot be read.
         ConfigError: E202, an object lies outside.
     """
-    if not image:
+    found = torch.tensor(objects, dtype=torch.float32).view(-1, 4)
+    if image:
+        path = Path(image)
+        if not path.is_file():
+            raise DataError("E501", f"there is no file {image}", cure="check the path")
+        with explained(path):
+            pixels = read_picture(path.read_bytes(), image)
+        view = Scene(pixels, found, image)
+    else:
         made = shapes.sets()["train"]
         place = next(k for k, item in enumerate(made.items) if len(item.boxes) == 3)
-        found = torch.tensor(objects, dtype=torch.float32).view(-1, 4)
-        return Scene(made.read(place), found if objects else made.items[place].boxes, MADE_UP)
-    path = Path(image)
-    if not path.is_file():
-        raise DataError("E501", f"there is no file {image}", cure="check the path")
-    with explained(path):
-        pixels = read_picture(path.read_bytes(), image)
-    height, width = pixels.shape[-2:]
-    for box in objects:
-        if box[0] < 0 or box[1] < 0 or box[2] > width or box[3] > height:
+        own = made.items[place].boxes
+        view = Scene(made.read(place), found if objects else own, MADE_UP)
+    _refuse_outside(view)
+    return view
+
+
+def _refuse_outside(view: Scene) -> None:
+    height, width = view.size
+    limit = torch.tensor([width, height]) + 1e-3
+    for box in view.objects:
+        if bool((box < 0).any() | (box[2:] > limit).any()):
             raise ConfigError(
                 "E202",
                 "--box lies outside the picture",
-                received=",".join(f"{value:g}" for value in box),
+                received=",".join(f"{value:g}" for value in box.tolist()),
                 expected=f"0,0 to {width},{height}",
                 cure="give pixels of the upright picture",
             )
-    return Scene(pixels, torch.tensor(objects, dtype=torch.float32).view(-1, 4), image)
 
 
 def show_anchors(
@@ -271,7 +279,9 @@ def read_results(path: Path) -> tuple[Tensor, Tensor, Tensor]:
         raise DataError("E501", f"there is no file {path}", cure="check the path")
     try:
         rows = json.loads(read_limited(path))
-        rows = rows["detections"] if isinstance(rows, dict) else rows
+        # what --json of dltool detect printed holds the same rows further inside
+        rows = rows["data"]["results"] if isinstance(rows, dict) else rows
+        pictures = {row.get("image_id") for row in rows}
         boxes = torch.tensor([[float(v) for v in row["bbox"]] for row in rows]).view(-1, 4)
         scores = torch.tensor([float(row["score"]) for row in rows])
         labels = torch.tensor([int(row.get("category_id", 0)) for row in rows], dtype=torch.int64)
@@ -290,15 +300,20 @@ def read_results(path: Path) -> tuple[Tensor, Tensor, Tensor]:
             expected='[{"bbox": [x, y, width, height], "score": 0.9, "category_id": 1}, …]',
             cure="write them with dltool detect evaluate, or in COCO's results form",
         ) from error
-    if not 0 < len(boxes) <= MOST_DETECTIONS:
+    if not 0 < len(boxes) <= MOST_DETECTIONS or len(pictures) != 1:
         raise DataError(
             "E503",
-            f"{path} holds {len(boxes):,} detections",
+            f"{path} holds {len(boxes):,} detections on {len(pictures):,} pictures",
             expected=f"1 to {MOST_DETECTIONS:,}, of one picture",
             cure="give the detections of one picture",
         )
-    if not bool(torch.isfinite(boxes).all() and torch.isfinite(scores).all()):
-        raise DataError("E502", f"{path} holds numbers that are not finite")
+    is_finite = torch.isfinite(boxes).all() & torch.isfinite(scores).all()
+    if not bool(is_finite & (boxes[:, 2:] > 0).all()):
+        raise DataError(
+            "E502",
+            f"{path} holds boxes without width or height, or numbers that are not finite",
+            cure="give x, y, width, height in pixels",
+        )
     return torch.cat([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], dim=1), scores, labels
 
 

@@ -18,11 +18,11 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as F2
 
 from dltool import device as devices
 from dltool_detect import boxes as box_ops
+from dltool_detect.resize import resize_image
 
 # an object of which less is left after a cut is no longer shown as one
 VISIBLE = 0.35
@@ -60,16 +60,6 @@ def resized(sample: Sample, side: int) -> Sample:
     height, width = sample.image.shape[-2:]
     scale = sample.boxes.new_tensor([side / width, side / height] * 2)
     return Sample(resize_image(sample.image, side), sample.boxes * scale, sample.labels)
-
-
-def resize_image(image: Tensor, side: int) -> Tensor:
-    """Return an image (3, H, W) uint8 as (3, side, side): bilinear, with antialiasing."""
-    if image.shape[-2:] == (side, side):
-        return image
-    scaled: Tensor = F2.resize(
-        image, [side, side], interpolation=v2.InterpolationMode.BILINEAR, antialias=True
-    )
-    return scaled
 
 
 def flip(sample: Sample) -> Sample:

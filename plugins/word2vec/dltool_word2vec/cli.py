@@ -147,7 +147,7 @@ def train(
     else:
         file = runs.read_config_file(config, TrainConfig) if config else {}
         chosen = {**file, **flags}
-        defaults = recipe(tuple(chosen.get("data", TrainConfig.data)), chosen.get("engine", engine))
+        defaults = recipe(tuple(chosen.get("data", TrainConfig.data)))
         if chosen.get("start_from"):
             from dltool_word2vec.train import inherited
 

@@ -73,7 +73,7 @@ class TrainConfig:
     max_n: int = 6
     start_from: str = ""
     workers: int = 0
-    block: int = 8192
+    block: int = 4096
     noise: int = 32
     device: str = "auto"
     deterministic: bool = False
@@ -155,10 +155,8 @@ RECIPES: dict[str, dict[str, Any]] = {
     # 60,000 words: more passes, and rarer words count
     LEE: {"epochs": 20, "min_count": 3},
 }
-TORCH_RECIPE: dict[str, Any] = {"learning_rate": 0.1}
 
 
-def recipe(data: tuple[str, ...], engine: str) -> dict[str, Any]:
-    """Return the settings that suit a corpus and an engine."""
-    rate = TORCH_RECIPE if engine == "torch" else {}
-    return {**rate, **(RECIPES[LEE] if data == (LEE,) else {})}
+def recipe(data: tuple[str, ...]) -> dict[str, Any]:
+    """Return the settings that suit a corpus."""
+    return dict(RECIPES[LEE]) if data == (LEE,) else {}

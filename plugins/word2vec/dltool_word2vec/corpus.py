@@ -134,7 +134,8 @@ def documents(config: TrainConfig) -> Iterator[str]:
 def _texts_of(source: str, config: TrainConfig) -> Iterator[str]:
     if config.column:
         for row in texts.rows(source, [config.column], encoding=config.encoding):
-            yield row.cells[0]
+            # JSON can write half of a surrogate pair, which no file of words can hold
+            yield row.cells[0].encode("utf-8", errors="replace").decode("utf-8")
     elif texts.is_table(source):
         names = texts.columns(source, encoding=config.encoding)
         raise ConfigError(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ import numpy as np
 
 from dltool.console import Console, table
 from dltool.data import texts
-from dltool.errors import CheckFailed, DataError
+from dltool.errors import CheckFailed, DataError, closest
 from dltool_word2vec import store, vectors
 from dltool_word2vec.corpus import shipped
 from dltool_word2vec.store import Array
@@ -216,12 +216,13 @@ def evaluate_run(
     known = vectors.load(folder, verify=True)
     known.index  # noqa: B018 - many words are looked up
     names = pairs or list(PAIRS)
-    correlations = [correlate(known, Path(name).name, read_pairs(_pairs(name))) for name in names]
+    correlations = [
+        correlate(known, Path(name).name, read_pairs(_found(name, PAIRS))) for name in names
+    ]
     data: dict[str, Any] = {"similarity": [each.as_dict() for each in correlations]}
     text = _similarity_table(correlations)
     if analogies != "none":
-        path = shipped(ANALOGIES[analogies]) if analogies in ANALOGIES else Path(analogies)
-        sections = solve(known, read_analogies(path), limit)
+        sections = solve(known, read_analogies(_found(analogies, ANALOGIES)), limit)
         data["analogies"] = _analogy_data(
             sections, min(limit or len(known.words), len(known.words))
         )
@@ -242,8 +243,24 @@ def evaluate_run(
         )
 
 
-def _pairs(name: str) -> Path:
-    return shipped(PAIRS[name]) if name in PAIRS and not Path(name).exists() else Path(name)
+def _found(name: str, known: Mapping[str, str]) -> Path:
+    """Return the file of a named set, or the user's own.
+
+    Raises:
+        DataError: E501, it is neither.
+    """
+    path = Path(name)
+    if name in known and not path.exists():
+        return shipped(known[name])
+    if not path.is_file():
+        near = closest(name, known)
+        raise DataError(
+            "E501",
+            f"there is no set and no file {name!r}",
+            expected=f"{', '.join(known)}, or a file",
+            cure=f"did you mean {near}?" if near else "check the path",
+        )
+    return path
 
 
 def _similarity_table(found: Sequence[Correlation]) -> str:

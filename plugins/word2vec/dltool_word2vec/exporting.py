@@ -30,7 +30,10 @@ def export_run(folder: Path, out: Path, *, form: str, top: int, console: Console
     ranges.one_of("--format", form, FORMATS)
     if form == "numpy" and out.suffix != ".npz":
         raise ConfigError(
-            "E202", "NumPy files are written as .npz", received=str(out), cure=f"use {out}.npz"
+            "E202",
+            "NumPy files are written as .npz",
+            received=str(out),
+            cure=f"use {out.with_suffix('.npz')}",
         )
     refuse_taken(out)
     known = vectors.load(folder, verify=True)

@@ -20,6 +20,7 @@ from dltool_word2vec.store import Array
 
 WINDOWS = 2048
 LINES = 4000
+WIDEST = 10  # words to each side; wider windows tell no more and take much memory
 EXPONENT = 0.75  # of the counts, for the noise words (Mikolov et al., 2013)
 
 
@@ -59,6 +60,7 @@ def draw(
     path: Path, index: Mapping[str, int], counts: Sequence[int], window: int, noise: int, seed: int
 ) -> Sample:
     """Draw windows from the first lines of a file of words."""
+    window = min(window, WIDEST)
     generator = np.random.default_rng(seed)
     with path.open(encoding="utf-8") as stream:
         lines = [

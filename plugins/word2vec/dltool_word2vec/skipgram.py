@@ -64,21 +64,30 @@ class SkipGram(nn.Module):
         return true.sum() + noise.sum(), pairs.sum()
 
 
-class RowAdagrad(Optimizer):
-    """Adagrad (Duchi et al., 2011) with one step size a row, on the rows that a batch touched.
+class RowSGD(Optimizer):
+    """The steps of word2vec's own SGD, many pairs at a time, on the rows that a batch touched.
 
-    row -= lr * g / sqrt(sum over the steps of mean(g²)): rare words keep long steps, and the sum of
-    the gradients of a frequent word, which a batch holds thousands of times, does no harm.
+    row -= lr * min(n, 16) / n * sum of the gradients of its n occurrences. A word that occurs up to
+    16 times moves as far as it would pair by pair; the sum for a frequent word, which a batch holds
+    hundreds of times, would overshoot and is cut to 16 times the mean.
+
+    The gradients that come are those of a loss averaged over pairs; `add_pairs` says of how many.
     """
 
-    EPSILON = 1e-20
+    MOST = 16
 
     def __init__(self, parameters: Any, lr: float) -> None:
         super().__init__(parameters, {"lr": lr})
-        for group in self.param_groups:
-            for parameter in group["params"]:
-                total = parameter.new_zeros(len(parameter))
-                self.state[parameter]["total"] = total
+        self.pairs: Tensor | float = 0.0
+
+    def add_pairs(self, pairs: Tensor) -> None:
+        """Count the pairs, a scalar, of a piece of the batch."""
+        self.pairs = self.pairs + pairs.detach()
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        """Forget the gradients and what they were averaged over."""
+        super().zero_grad(set_to_none)
+        self.pairs = 0.0
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
@@ -87,11 +96,10 @@ class RowAdagrad(Optimizer):
             for parameter in group["params"]:
                 if parameter.grad is None:
                     continue
-                gradient = parameter.grad.coalesce()
+                _, count = parameter.grad._indices()[0].unique(return_counts=True)
+                gradient = parameter.grad.coalesce()  # its rows are sorted, as those of unique
                 rows, values = gradient.indices()[0], gradient.values()  # (n,), (n, D)
-                total = self.state[parameter]["total"]
-                total.index_add_(0, rows, values.square().mean(dim=1))
-                scale = group["lr"] / (total[rows] + self.EPSILON).sqrt()
+                scale = group["lr"] * self.pairs * (self.MOST / count).clamp(max=1)
                 parameter.index_add_(0, rows, values * -scale[:, None])
 
 

@@ -79,7 +79,8 @@ def write_folder(folder: Path, arrays: Mapping[str, Array], documents: Mapping[s
         entries = {MODEL: _write_arrays(temporary / MODEL, arrays)}
         for name, document in documents.items():
             # no indent: a vocabulary has hundreds of thousands of lines else
-            text = json.dumps(document, ensure_ascii=False, allow_nan=False).encode() + b"\n"
+            plain = json.dumps(document, ensure_ascii=False, allow_nan=False)
+            text = plain.encode("utf-8", errors="replace") + b"\n"
             entries[name] = files.write_hashed(temporary / name, [text])
         files.write_synced(temporary / manifests.MANIFEST, manifests.manifest_bytes(entries))
 

@@ -19,10 +19,10 @@ from dltool_word2vec.corpus import Corpus
 from dltool_word2vec.loop import Outcome
 from dltool_word2vec.loss import Loss, Sample
 from dltool_word2vec.phrases import lines_of
-from dltool_word2vec.skipgram import BREAK, Blocks, RowAdagrad, SkipGram, numbered
+from dltool_word2vec.skipgram import BREAK, Blocks, RowSGD, SkipGram, numbered
 from dltool_word2vec.store import Array
 
-LEAST_SHARE = 0.01  # of the learning rate, at the end
+LEAST_SHARE = 0.004  # of the learning rate at the end, as with gensim
 
 
 def run_torch(
@@ -47,7 +47,7 @@ def run_torch(
     model = SkipGram(len(words), config.dim)
     _fill(model, start)
     model.to(device)
-    optimizer = RowAdagrad(model.parameters(), lr=config.learning_rate)
+    optimizer = RowSGD(model.parameters(), lr=config.learning_rate)
     total = len(blocks) * config.epochs
     scheduler = LambdaLR(optimizer, lambda step: max(1 - step / total, LEAST_SHARE))
     sample = loss.draw(
@@ -73,6 +73,7 @@ def run_torch(
             for batch in session.batches(blocks, label=f"epoch {epoch + 1}/{config.epochs}"):
                 with session.attempt():
                     total_loss, pairs = model(batch, config.negative)
+                    optimizer.add_pairs(pairs)
                     session.step(total_loss / pairs.clamp(min=1), count=batch.words.numel())
             measured = sample_loss(model, sample)
             rate = corpus.words * (session.epoch + 1) / max(session.stopwatch.seconds, 1e-9)

@@ -324,9 +324,10 @@ def _check(vectors: Vectors) -> None:
     """Demand words, a row for each of them, and the numbers that letter groups need."""
     arrays, words, counts = vectors.arrays, vectors.words, vectors.counts
     is_list = isinstance(words, list) and isinstance(counts, list)
-    if not is_list or not words or not all(isinstance(word, str) for word in words):
+    # sets of types are made in C: a vocabulary has hundreds of thousands of words
+    if not is_list or set(map(type, words)) != {str}:
         raise damaged(vectors.folder / VOCABULARY, "is no vocabulary")
-    if counts and (len(counts) != len(words) or not all(isinstance(n, int) for n in counts)):
+    if counts and (len(counts) != len(words) or set(map(type, counts)) != {int}):
         raise damaged(vectors.folder / VOCABULARY, "has no count for every word")
     names = ("codes", "scales", "norms") if "codes" in arrays else ("vectors", "norms")
     for name in names:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from dltool_detect.detections import Detections
-from dltool_detect.transforms import resize_image
+from dltool_detect.resize import resize_image
 
 # of ImageNet; that of the data would differ too little to matter (torchvision's constants)
 MEAN = (0.485, 0.456, 0.406)

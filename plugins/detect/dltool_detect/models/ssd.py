@@ -83,14 +83,15 @@ class Head(nn.Module):
 
     def __init__(self, num_classes: int) -> None:
         super().__init__()
-        score, offset = nn.Conv2d(PYRAMID, num_classes, 1), nn.Conv2d(PYRAMID, 4, 1)
+        score_tower, score = conv(PYRAMID, PYRAMID), nn.Conv2d(PYRAMID, num_classes, 1)
+        offset_tower, offset = conv(PYRAMID, PYRAMID), nn.Conv2d(PYRAMID, 4, 1)
         nn.init.normal_(score.weight, std=0.01)
         # at first every score is 0.01: thousands of background places would drown the rest
         nn.init.constant_(_bias(score), -math.log((1 - PRIOR) / PRIOR))
         nn.init.normal_(offset.weight, std=0.01)
         nn.init.zeros_(_bias(offset))
-        self.scores = nn.Sequential(conv(PYRAMID, PYRAMID), score)
-        self.offsets = nn.Sequential(conv(PYRAMID, PYRAMID), offset)
+        self.scores = nn.Sequential(score_tower, score)
+        self.offsets = nn.Sequential(offset_tower, offset)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Return logits (B, H * W, classes) and offsets (B, H * W, 4)."""

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 from torchvision.models import detection as tv
 
 from dltool.convert import load_foreign
@@ -19,7 +20,7 @@ from dltool.data.download import is_offline
 from dltool.errors import CheckpointError, DataError
 from dltool_detect.detections import Detections
 from dltool_detect.models.square import grown
-from dltool_detect.transforms import resize_image
+from dltool_detect.resize import resize_image
 
 BACKGROUND_FIRST = 1
 
@@ -136,6 +137,19 @@ def classes_of(name: str) -> tuple[tuple[str, ...], tuple[int, ...]]:
     return tuple(each for _, each in used), tuple(k for k, _ in used)
 
 
+class Unfilled(TorchFunctionMode):
+    """Leave new weights without values; on "meta" drawing them would load torch's compiler."""
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: Any = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        """Skip what draws random values into a tensor."""
+        given = dict(kwargs or {})
+        if getattr(func, "__name__", "").endswith(("normal_", "uniform_")):
+            return args[0] if args else given["tensor"]
+        return func(*args, **given)
+
+
 def trained(name: str, weights: Path | None, offline: bool) -> tuple[Zoo, tuple[str, ...]]:
     """Return a detector trained on COCO, and its classes.
 
@@ -145,8 +159,8 @@ def trained(name: str, weights: Path | None, offline: bool) -> tuple[Zoo, tuple[
     """
     names, places = classes_of(name)
     tensors = read_weights(name, weights, offline)
-    # on "meta" no weight is drawn at random only to be overwritten: a second less at start-up
-    with torch.device("meta"):
+    # no weight is made and drawn at random only to be overwritten: two seconds less at start-up
+    with torch.device("meta"), Unfilled():
         model = ENTRIES[name].builder(
             weights=None, weights_backbone=None, num_classes=places[-1] + BACKGROUND_FIRST
         )
