@@ -12,9 +12,4 @@ dltool detect train --data shapes-voc --image-size 96 --augment flip --epochs 3 
 dltool detect evaluate shapes-run
 
 # use it: annotated pictures, what the boxes hold, and results for other programs
-dltool detect shapes-voc/JPEGImages --model shapes-run --min-score 0.05 --out found --crop
-dltool detect shapes-voc/JPEGImages/0000.png --model shapes-run --json --no-save > found.json
-
-# the same pictures for another program
-dltool detect convert shapes-voc --to yolo --out shapes-yolo
-dltool detect export shapes-run --out shapes.pt2
+dltool detect shapes-voc/JPEGImages/000*.png --model shapes-run --min-score 0.05 --out found --json > found.json

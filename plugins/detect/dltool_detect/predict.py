@@ -98,10 +98,10 @@ def detect_inputs(
     labels = tuple(chosen_labels(classes, chosen.classes))
     min_score = chosen.usual_score if wishes.min_score is None else wishes.min_score
     wanted = replace(wishes, labels=labels, min_score=min_score)
-    looked, more = _look_at_all(sources, places, chosen, wanted, console)
+    looked, more = look_at_all(sources, places, chosen, wanted, console)
     if not looked:
         raise _nothing_read([*failed, *more], "E502")
-    data = _as_json(looked, [*failed, *more], chosen)
+    data = as_json(looked, [*failed, *more], chosen)
     told = {**data, "device": str(choice.device), "min_score": min_score}
     console.result(told, _text(looked, sources, chosen.classes))
     if not any(len(item.found) for item in looked):
@@ -116,7 +116,7 @@ def _nothing_read(failed: Sequence[Failed], code: str) -> DataError:
     return DataError(code, f"{count}{first}", cure="give pictures, or folders of them")
 
 
-def _look_at_all(
+def look_at_all(
     sources: Sequence[Source],
     places: Sequence[Places],
     chosen: Chosen,
@@ -228,7 +228,7 @@ class _Hand:
         writer.write(np.asarray(drawn))
 
 
-def _as_json(looked: Sequence[Looked], failed: Sequence[Failed], chosen: Chosen) -> dict[str, Any]:
+def as_json(looked: Sequence[Looked], failed: Sequence[Failed], chosen: Chosen) -> dict[str, Any]:
     """Return results in COCO's form, with the images and categories that their ids name."""
     ids = category_ids(chosen)
     images, results = [], []

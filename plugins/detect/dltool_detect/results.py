@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import posixpath
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -88,7 +89,12 @@ def _sorted(
     path: Path,
     console: Console,
 ) -> list[Detections]:
-    places = {posixpath.basename(item.name): index for index, item in enumerate(truth.items)}
+    bases = Counter(posixpath.basename(item.name) for item in truth.items)
+    places = {
+        base: index
+        for index, item in enumerate(truth.items)
+        if bases[base := posixpath.basename(item.name)] == 1
+    }
     places |= {item.name: index for index, item in enumerate(truth.items)}
     labels = {name: label for label, name in enumerate(truth.classes)}
     found: list[list[tuple[list[float], float, int]]] = [[] for _ in truth.items]
