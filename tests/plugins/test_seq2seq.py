@@ -140,15 +140,11 @@ def test_a_task_that_is_too_small_says_so(run):
 # ---- vocabularies -----------------------------------------------------------------------------
 
 
-def test_reserved_tokens_come_first_and_no_text_reaches_them():
-    for level in ("char", "word", "subword"):
-        made = vocab.build(["<pad> <eos> ab ab"], level, lower=False, vocab_size=0, min_freq=1)
-        assert made.tokens[:4] == RESERVED
-        assert min(made.encode("<pad> <unk> <bos> <eos>")) == (
-            UNK if level != "subword" else 4
-        ) or (min(made.encode("<pad> <unk> <bos> <eos>")) > UNK)
-        assert PAD not in made.encode("<pad>")
-        assert {BOS, EOS}.isdisjoint(made.encode("<bos> <eos>"))
+@pytest.mark.parametrize("level", ["char", "word", "subword"])
+def test_reserved_tokens_come_first_and_no_text_reaches_them(level):
+    made = vocab.build(["<pad> <eos> ab ab"], level, lower=False, vocab_size=0, min_freq=1)
+    assert made.tokens[:4] == RESERVED
+    assert {PAD, BOS, EOS}.isdisjoint(made.encode("<pad> <unk> <bos> <eos>"))
 
 
 @pytest.mark.parametrize("level", ["char", "word", "subword"])

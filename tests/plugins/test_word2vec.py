@@ -697,18 +697,47 @@ def test_rows_move_by_the_sum_of_their_gradients_and_frequent_ones_by_less():
     optimizer = RowSGD(matrix.parameters(), lr=0.1)
     rows = torch.tensor([0, 0, 3, *([5] * 40)])
     weights = torch.randn(len(rows), 3)
-    # a mean over 50 pairs, told in two pieces
+    # a mean over 50 pairs, told in two pieces; each occurrence is in 8 terms
     ((matrix(rows) * weights).sum() / 50).backward()
-    optimizer.add_pairs(torch.tensor(20.0))
-    optimizer.add_pairs(torch.tensor(30.0))
+    for piece, pairs in ((rows[:20], 20.0), (rows[20:], 30.0)):
+        terms = [(matrix.weight, piece, torch.full((len(piece),), 8.0))]
+        optimizer.weigh(torch.tensor(pairs), terms)
     optimizer.step()
     expected = before.clone()
     expected[0] -= 0.1 * weights[:2].sum(dim=0)
     expected[3] -= 0.1 * weights[2]
-    expected[5] -= 0.1 * 16 * weights[3:].mean(dim=0)
+    expected[5] -= 0.1 * 128 / (40 * 8) * weights[3:].sum(dim=0)
     assert torch.allclose(matrix.weight, expected, atol=1e-6)
     optimizer.zero_grad()
     assert optimizer.pairs == 0.0
+    assert not optimizer.terms[matrix.weight].any()
+
+
+def test_terms_are_counted_word_by_word():
+    import torch
+    from dltool_word2vec.skipgram import SkipGram
+
+    model = SkipGram(50, 4)
+    (batch,) = made_blocks(list(range(50)), [1] * 50).batches(0)
+    found = {"input": torch.zeros(50), "output": torch.zeros(50)}
+    for matrix, rows, weights in model.terms(batch, 5):
+        name = "input" if matrix is model.input.weight else "output"
+        found[name].index_add_(0, rows.reshape(-1), weights.reshape(-1))
+    expected = {"input": torch.zeros(50), "output": torch.zeros(50)}
+    for g, i, j in batch.mask.nonzero().tolist():
+        expected["input"][batch.words[g, i]] += 1 + 5
+        expected["output"][batch.context[g, j]] += 1
+        for row in batch.noise[g].tolist():
+            expected["output"][row] += 5 / len(batch.noise[g])
+    assert all(torch.allclose(found[name], expected[name], atol=1e-4) for name in found)
+
+
+@pytest.mark.slow
+def test_torch_does_not_diverge_with_wide_windows_and_much_noise(tmp_path):
+    settings = {"engine": "torch", "window": 10, "negative": 20, "epochs": 20, "block": 16384}
+    run = run_training(tmp_path / "run", **settings)
+    record = json.loads((run / "run.json").read_text())["result"]
+    assert record["loss"]["value"] < 0.7 * record["loss_of_chance"]
 
 
 def test_half_a_surrogate_pair_in_json_does_no_harm(tmp_path):

@@ -229,6 +229,8 @@ def _arriving(size: int, encoding: str) -> Iterator[list[str]]:
     Raises:
         DataError: E502, a line is not text of this encoding.
     """
+    if sys.stdin is None:  # closed by the caller, as a service may do
+        raise DataError("E502", "standard input is closed", cure="give a text or a file")
     if sys.stdin.isatty():
         for line in sys.stdin:
             yield [line.rstrip("\r\n")]

@@ -9,7 +9,7 @@ hundreds of dot products.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import torch
@@ -63,44 +63,63 @@ class SkipGram(nn.Module):
         noise = F.softplus(torch.bmm(v, n.transpose(1, 2))) * weight
         return true.sum() + noise.sum(), pairs.sum()
 
+    def terms(self, batch: Pairs, negative: float) -> list[tuple[Tensor, Tensor, Tensor]]:
+        """Return for each use of a matrix its rows and in how many terms of the loss each is."""
+        of_word, of_context = batch.mask.sum(dim=2), batch.mask.sum(dim=1)
+        of_noise = of_word.sum(dim=1, keepdim=True) * negative / batch.noise.shape[1]
+        return [
+            (self.input.weight, batch.words, of_word * (1 + negative)),
+            (self.output.weight, batch.context, of_context),
+            (self.output.weight, batch.noise, of_noise.expand(batch.noise.shape)),
+        ]
+
 
 class RowSGD(Optimizer):
     """The steps of word2vec's own SGD, many pairs at a time, on the rows that a batch touched.
 
-    row -= lr * min(n, 16) / n * sum of the gradients of its n occurrences. A word that occurs up to
-    16 times moves as far as it would pair by pair; the sum for a frequent word, which a batch holds
-    hundreds of times, would overshoot and is cut to 16 times the mean.
+    row -= lr * min(1, 128 / w) * sum of its gradients, w being the terms of the loss that it is in.
+    A word of ordinary frequency moves as far as it would pair by pair. The sum for a frequent word,
+    which is in thousands of terms of a batch, would overshoot, and is cut.
 
-    The gradients that come are those of a loss averaged over pairs; `add_pairs` says of how many.
+    The gradients that come are those of a loss averaged over pairs; `weigh` tells of how many.
     """
 
-    MOST = 16
+    MOST = 128
 
     def __init__(self, parameters: Any, lr: float) -> None:
         super().__init__(parameters, {"lr": lr})
+        rows = [each for group in self.param_groups for each in group["params"]]
+        self.terms = {each: torch.zeros(len(each), device=each.device) for each in rows}
         self.pairs: Tensor | float = 0.0
 
-    def add_pairs(self, pairs: Tensor) -> None:
-        """Count the pairs, a scalar, of a piece of the batch."""
+    def weigh(self, pairs: Tensor, terms: Iterable[tuple[Tensor, Tensor, Tensor]]) -> None:
+        """Count the pairs of a piece of the batch, and the terms that each row is in.
+
+        Args:
+            terms: a matrix, rows of it (...), and the weight of each (...).
+        """
         self.pairs = self.pairs + pairs.detach()
+        for matrix, rows, weights in terms:
+            self.terms[matrix].index_add_(0, rows.reshape(-1), weights.reshape(-1))
 
     def zero_grad(self, set_to_none: bool = True) -> None:
         """Forget the gradients and what they were averaged over."""
         super().zero_grad(set_to_none)
         self.pairs = 0.0
+        for weights in self.terms.values():
+            weights.zero_()
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
         """Update the rows that have a gradient; `closure` is not used."""
         for group in self.param_groups:
-            for parameter in group["params"]:
-                if parameter.grad is None:
+            for matrix in group["params"]:
+                if matrix.grad is None:
                     continue
-                _, count = parameter.grad._indices()[0].unique(return_counts=True)
-                gradient = parameter.grad.coalesce()  # its rows are sorted, as those of unique
+                gradient = matrix.grad.coalesce()
                 rows, values = gradient.indices()[0], gradient.values()  # (n,), (n, D)
-                scale = group["lr"] * self.pairs * (self.MOST / count).clamp(max=1)
-                parameter.index_add_(0, rows, values * -scale[:, None])
+                cut = self.MOST / self.terms[matrix][rows].clamp(min=self.MOST)
+                matrix.index_add_(0, rows, values * (-group["lr"] * self.pairs * cut)[:, None])
 
 
 class Blocks:

@@ -73,7 +73,7 @@ def run_torch(
             for batch in session.batches(blocks, label=f"epoch {epoch + 1}/{config.epochs}"):
                 with session.attempt():
                     total_loss, pairs = model(batch, config.negative)
-                    optimizer.add_pairs(pairs)
+                    optimizer.weigh(pairs, model.terms(batch, config.negative))
                     session.step(total_loss / pairs.clamp(min=1), count=batch.words.numel())
             measured = sample_loss(model, sample)
             rate = corpus.words * (session.epoch + 1) / max(session.stopwatch.seconds, 1e-9)
