@@ -10,7 +10,7 @@ import typer
 from dltool import options
 from dltool.console import Console
 from dltool.errors import ConfigError
-from dltool_detect.config import inside
+from dltool.ranges import inside
 
 PLACE = Path("runs") / "detect" / "demo"
 
