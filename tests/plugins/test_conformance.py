@@ -32,7 +32,15 @@ def pytest_run(folder, *words):
 
 
 @pytest.mark.parametrize(
-    ("topic", "checks"), [("cnn", 9), ("gpu", 7), ("linreg", 9), ("mlp-xor", 9), ("tensor-ops", 7)]
+    ("topic", "checks"),
+    [
+        ("bert-finetune", 9),
+        ("cnn", 9),
+        ("gpu", 7),
+        ("linreg", 9),
+        ("mlp-xor", 9),
+        ("tensor-ops", 7),
+    ],
 )
 def test_our_own_topics_hold_the_contract(tmp_path, topic, checks):
     done = pytest_run(tmp_path, "-q", "--dltool-plugin", topic)

@@ -20,7 +20,7 @@ sys.modules["hostile"] = hostile
 SPEC.loader.exec_module(hostile)
 
 MATRIX = hostile.matrix()
-OURS = {"cnn", "gpu", "linreg", "mlp-xor", "tensor-ops"}
+OURS = {"bert-finetune", "cnn", "gpu", "linreg", "mlp-xor", "tensor-ops"}
 ABOUT_OURS = ("shadows_our_topic", "claims_to_be_dltool", "our_name", "metadata_of_bytes")
 
 
