@@ -14,6 +14,7 @@ COMMANDS = [
     [],
     ["bert-finetune"],
     ["bert-finetune", "train"],
+    ["bert-finetune", "pretrain"],
     ["bert-finetune", "evaluate"],
     ["bert-finetune", "predict"],
     ["bert-finetune", "info"],

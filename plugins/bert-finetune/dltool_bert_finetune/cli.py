@@ -9,7 +9,7 @@ import typer
 from dltool import options, resuming, runs
 from dltool.console import Console
 from dltool.options import data_option, training_option
-from dltool_bert_finetune import using
+from dltool_bert_finetune import pretrain_cli, using
 from dltool_bert_finetune.config import (
     CLASS_WEIGHTS,
     GUARDS,
@@ -164,6 +164,9 @@ def train(
     folder = None
     if resume is not None:
         options.refuse_beside_resume(out=out, config=config)
+        if pretrain_cli.is_pretraining(resume):  # `dltool resume` knows one verb for all
+            pretrain_cli.go_on(resume, flags, console, allow_changed=allow_changed)
+            return
         folder, settings, origins = resuming.resumed(
             resume, TOPIC, TrainConfig, flags, allow_changed=allow_changed
         )
@@ -182,4 +185,5 @@ def train(
     run_training(settings, origins, console=console, out=out, resume=folder)
 
 
+app.command()(pretrain_cli.pretrain)
 using.add_to(app)

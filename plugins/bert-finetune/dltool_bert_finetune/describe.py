@@ -23,7 +23,8 @@ def describe(folder: Path, console: Console) -> None:
         CheckpointError: it is none, or a file of it is damaged.
     """
     place = next(
-        (each for each in (folder / "model", folder, folder / "start") if _is_model(each)), None
+        (each for each in (folder / "model", folder, folder / "start") if _is_model(each)),
+        None,
     )
     if place is None:
         hub.check_folder(folder, str(folder))
@@ -31,7 +32,7 @@ def describe(folder: Path, console: Console) -> None:
     description = _description(folder, place)
     settings = json.loads((place / "config.json").read_text(encoding="utf-8"))
     facts = runs.read_json(folder) if (folder / "run.json").exists() else {}
-    groups = description.get("groups") or _groups(place)
+    groups: dict[str, dict[str, Any]] = description.get("groups") or _groups(place)
     targets = description.get("targets") or {}
     names = settings.get("id2label") or {}
     classes = targets.get("classes") or [names[key] for key in sorted(names, key=int)]
@@ -80,16 +81,16 @@ def _description(folder: Path, place: Path) -> dict[str, Any]:
     return {}
 
 
-def _groups(folder: Path) -> dict[str, dict[str, int | None]]:
+def _groups(folder: Path) -> dict[str, dict[str, Any]]:
     """Count the weights in the files by embeddings, layer and head."""
-    groups: dict[str, dict[str, int | None]] = {}
+    groups: dict[str, dict[str, Any]] = {}
     for path in sorted(folder.glob("*.safetensors")):
         for entry in headers.read(path):
             found = LAYER.search(entry.name)
             place = "embeddings" if "embedding" in entry.name else "head"
             group = f"layer {int(found[1]) + 1}" if found else place
             count = groups.setdefault(group, {"parameters": 0, "trained": None})
-            count["parameters"] = (count["parameters"] or 0) + entry.values
+            count["parameters"] += entry.values
     return groups
 
 
@@ -117,7 +118,7 @@ def _text(data: dict[str, Any]) -> str:
         )
     if data["results"]:
         lines.append(f"result         {data['results']['headline']}")
-    is_known = all(entry["trained"] is not None for entry in data["groups"].values())
+    is_known = bool(data["trained"])
     rows = [
         [name, entry["parameters"], *([entry["trained"]] if is_known else [])]
         for name, entry in data["groups"].items()
