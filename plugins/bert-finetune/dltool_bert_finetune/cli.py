@@ -2,24 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
 import typer
 
 from dltool import options, resuming, runs
 from dltool.console import Console
-from dltool.options import data_option, training_option
-from dltool_bert_finetune import pretrain_cli, using
-from dltool_bert_finetune.config import (
-    CLASS_WEIGHTS,
-    GUARDS,
-    MONITORS,
-    SCHEDULES,
-    SIZES,
-    TASKS,
-    TrainConfig,
-    recipe,
-)
+from dltool_bert_finetune import choices, pretrain_cli, using
+from dltool_bert_finetune.config import TrainConfig, recipe
 
 TOPIC = "bert-finetune"
 
@@ -39,106 +27,44 @@ def root() -> None:
 @app.command()
 def train(
     ctx: typer.Context,
-    data: Annotated[
-        str,
-        data_option(
-            "A CSV, TSV or JSON Lines file (.gz, .xz, .bz2 too), a folder with train, val and test "
-            "files, or reviews: made-up sentences to try it."
-        ),
-    ] = TrainConfig.data,
-    val_data: Annotated[
-        str, data_option("Validation file.", show_default="split off")
-    ] = TrainConfig.val_data,
-    test_data: Annotated[
-        str, data_option("Test file.", show_default="split off")
-    ] = TrainConfig.test_data,
-    task: Annotated[str, data_option(f"{', '.join(TASKS)}.")] = TrainConfig.task,
-    text: Annotated[
-        str, data_option("Column of the text, or its number from 1.", show_default="inferred")
-    ] = TrainConfig.text,
-    second: Annotated[
-        str, data_option("Column of the second text of a pair.", show_default="inferred")
-    ] = TrainConfig.second,
-    label: Annotated[
-        str, data_option("Column of the label.", show_default="inferred")
-    ] = TrainConfig.label,
-    separator: Annotated[
-        str, data_option("Between the labels of one text.", show_default="|")
-    ] = TrainConfig.separator,
-    encoding: Annotated[str, data_option("Of the files.")] = TrainConfig.encoding,
-    max_train: Annotated[
-        int, data_option("Training texts to draw; 0: all.", min=0)
-    ] = TrainConfig.max_train,
-    max_eval: Annotated[
-        int, data_option("Validation and test texts to draw of each; 0: all.", min=0)
-    ] = TrainConfig.max_eval,
-    val_fraction: Annotated[
-        float, data_option("Share that chooses the best epoch where there is no such file.")
-    ] = TrainConfig.val_fraction,
-    test_fraction: Annotated[
-        float, data_option("Share for the final test where there is no such file.")
-    ] = TrainConfig.test_fraction,
-    model: Annotated[
-        str,
-        training_option(
-            "A model folder in the Hub's layout, a run, a name on the Hub, or scratch."
-        ),
-    ] = TrainConfig.model,
-    revision: Annotated[
-        str, training_option("Branch, tag or commit of a name on the Hub.", show_default="main")
-    ] = TrainConfig.revision,
-    size: Annotated[
-        str, training_option(f"Of a model from scratch: {', '.join(SIZES)}.")
-    ] = TrainConfig.size,
-    vocabulary: Annotated[
-        int, training_option("Word pieces of a model from scratch, at most.", min=100)
-    ] = TrainConfig.vocabulary,
-    max_length: Annotated[
-        int, training_option("Tokens of a text; longer ones are cut.", min=4)
-    ] = TrainConfig.max_length,
-    new_head: Annotated[
-        bool, training_option("Replace a head that was trained for other classes.", "--new-head")
-    ] = TrainConfig.new_head,
+    data: choices.DataOption = TrainConfig.data,
+    val_data: choices.ValDataOption = TrainConfig.val_data,
+    test_data: choices.TestDataOption = TrainConfig.test_data,
+    task: choices.TaskOption = TrainConfig.task,
+    text: choices.TextOption = TrainConfig.text,
+    second: choices.SecondOption = TrainConfig.second,
+    label: choices.LabelOption = TrainConfig.label,
+    separator: choices.SeparatorOption = TrainConfig.separator,
+    encoding: choices.EncodingOption = TrainConfig.encoding,
+    max_train: choices.MaxTrainOption = TrainConfig.max_train,
+    max_eval: choices.MaxEvalOption = TrainConfig.max_eval,
+    val_fraction: choices.ValFractionOption = TrainConfig.val_fraction,
+    test_fraction: choices.TestFractionOption = TrainConfig.test_fraction,
+    model: choices.ModelOption = TrainConfig.model,
+    revision: choices.RevisionOption = TrainConfig.revision,
+    size: choices.SizeOption = TrainConfig.size,
+    vocabulary: choices.VocabularyOption = TrainConfig.vocabulary,
+    max_length: choices.MaxLengthOption = TrainConfig.max_length,
+    new_head: choices.NewHeadOption = TrainConfig.new_head,
     epochs: options.EpochsOption = TrainConfig.epochs,
     batch_size: options.BatchSizeOption = TrainConfig.batch_size,
-    max_tokens: Annotated[
-        int, training_option("Texts times longest text of a batch; 0: no limit.", min=0)
-    ] = TrainConfig.max_tokens,
+    max_tokens: choices.MaxTokensOption = TrainConfig.max_tokens,
     learning_rate: options.LrOption = TrainConfig.learning_rate,
     weight_decay: options.WeightDecayOption = TrainConfig.weight_decay,
-    schedule: Annotated[str, training_option(f"{', '.join(SCHEDULES)}.")] = TrainConfig.schedule,
-    warmup: Annotated[
-        float, training_option("Share of the steps in which the rate rises.")
-    ] = TrainConfig.warmup,
-    layer_decay: Annotated[
-        float, training_option("Rate of a layer as a share of that of the layer above.")
-    ] = TrainConfig.layer_decay,
-    freeze: Annotated[
-        str, training_option("none, embeddings, encoder, or a number of layers from below.")
-    ] = TrainConfig.freeze,
-    gradual: Annotated[
-        bool, training_option("Free one more layer from above each epoch.", "--gradual")
-    ] = TrainConfig.gradual,
-    lora_rank: Annotated[
-        int, training_option("Train low-rank additions of this rank; 0: the weights.", min=0)
-    ] = TrainConfig.lora_rank,
-    label_smoothing: Annotated[
-        float, training_option("Share of the target spread over all classes.")
-    ] = TrainConfig.label_smoothing,
-    class_weights: Annotated[
-        str, training_option(f"{', '.join(CLASS_WEIGHTS)}.")
-    ] = TrainConfig.class_weights,
-    gradient_checkpointing: Annotated[
-        bool,
-        training_option("Less memory for a third more time.", "--gradient-checkpointing"),
-    ] = TrainConfig.gradient_checkpointing,
+    schedule: choices.ScheduleOption = TrainConfig.schedule,
+    warmup: choices.WarmupOption = TrainConfig.warmup,
+    layer_decay: choices.LayerDecayOption = TrainConfig.layer_decay,
+    freeze: choices.FreezeOption = TrainConfig.freeze,
+    gradual: choices.GradualOption = TrainConfig.gradual,
+    lora_rank: choices.LoraRankOption = TrainConfig.lora_rank,
+    label_smoothing: choices.LabelSmoothingOption = TrainConfig.label_smoothing,
+    class_weights: choices.ClassWeightsOption = TrainConfig.class_weights,
+    gradient_checkpointing: choices.CheckpointingOption = TrainConfig.gradient_checkpointing,
     accumulate: options.AccumulateOption = TrainConfig.accumulate,
     clip: options.ClipOption = TrainConfig.clip,
     ema: options.EmaOption = TrainConfig.ema,
     patience: options.PatienceOption = TrainConfig.patience,
-    monitor: Annotated[
-        str, training_option(f"What chooses the best epoch: {', '.join(MONITORS)}.")
-    ] = TrainConfig.monitor,
+    monitor: choices.MonitorOption = TrainConfig.monitor,
     device: options.DeviceOption = TrainConfig.device,
     precision: options.PrecisionOption = TrainConfig.precision,
     seed: options.SeedOption = TrainConfig.seed,
@@ -148,9 +74,7 @@ def train(
     keep: options.KeepOption = TrainConfig.keep,
     max_time: options.MaxTimeOption = TrainConfig.max_time,
     on_nan: options.OnNanOption = TrainConfig.on_nan,
-    guards: Annotated[
-        str, options.run_option(f"{', '.join(GUARDS)}: checks before training.")
-    ] = TrainConfig.guards,
+    guards: choices.GuardsOption = TrainConfig.guards,
     out: options.OutOption = None,
     resume: options.ResumeOption = None,
     allow_changed: options.AllowChangedOption = False,

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import typer
 
 from dltool import options, resuming, runs
 from dltool.console import Console
 from dltool.errors import ConfigError
-from dltool.options import data_option, training_option
-from dltool_bert_finetune.config import SCHEDULES, SIZES
-from dltool_bert_finetune.pretrain_config import DOCUMENTS, PretrainConfig, recipe
+from dltool_bert_finetune import choices
+from dltool_bert_finetune.pretrain_config import PretrainConfig, recipe
 
 TOPIC = "bert-finetune"
 
@@ -50,63 +49,26 @@ def go_on(
 
 def pretrain(
     ctx: typer.Context,
-    data: Annotated[
-        str,
-        data_option(
-            "Text files or folders, comma-separated (.gz, .xz, .bz2 too), or lee: 300 news texts "
-            "that ship with gensim."
-        ),
-    ] = PretrainConfig.data,
-    documents: Annotated[
-        str, data_option(f"What ends a document: {' or '.join(DOCUMENTS)} (an empty line).")
-    ] = PretrainConfig.documents,
-    encoding: Annotated[str, data_option("Of the files.")] = PretrainConfig.encoding,
-    max_documents: Annotated[
-        int, data_option("Take so many from the start; 0: all.", min=0)
-    ] = PretrainConfig.max_documents,
-    val_fraction: Annotated[
-        float, data_option("Share of the documents that chooses the best epoch.")
-    ] = PretrainConfig.val_fraction,
-    test_fraction: Annotated[
-        float, data_option("Share of the documents for the final test.")
-    ] = PretrainConfig.test_fraction,
-    model: Annotated[
-        str,
-        training_option("scratch, or a model to go on with: a folder, a run, a name on the Hub."),
-    ] = PretrainConfig.model,
-    revision: Annotated[
-        str, training_option("Branch, tag or commit of a name on the Hub.", show_default="main")
-    ] = PretrainConfig.revision,
-    size: Annotated[
-        str, training_option(f"Of a model from scratch: {', '.join(SIZES)}.")
-    ] = PretrainConfig.size,
-    vocabulary: Annotated[
-        int, training_option("Word pieces of a model from scratch, at most.", min=100)
-    ] = PretrainConfig.vocabulary,
-    max_length: Annotated[
-        int, training_option("Tokens of an input, 512 at most.", min=8)
-    ] = PretrainConfig.max_length,
-    mask_fraction: Annotated[
-        float, training_option("Share of the tokens to guess.")
-    ] = PretrainConfig.mask_fraction,
-    whole_word: Annotated[
-        bool, training_option("Hide all pieces of a word together.", "--whole-word")
-    ] = PretrainConfig.whole_word,
-    next_sentence: Annotated[
-        bool,
-        training_option(
-            "Also tell whether a sentence follows another.",
-            "--next-sentence/--no-next-sentence",
-        ),
-    ] = PretrainConfig.next_sentence,
+    data: choices.PretrainDataOption = PretrainConfig.data,
+    documents: choices.DocumentsOption = PretrainConfig.documents,
+    encoding: choices.EncodingOption = PretrainConfig.encoding,
+    max_documents: choices.MaxDocumentsOption = PretrainConfig.max_documents,
+    val_fraction: choices.PretrainValFractionOption = PretrainConfig.val_fraction,
+    test_fraction: choices.PretrainTestFractionOption = PretrainConfig.test_fraction,
+    model: choices.PretrainModelOption = PretrainConfig.model,
+    revision: choices.RevisionOption = PretrainConfig.revision,
+    size: choices.SizeOption = PretrainConfig.size,
+    vocabulary: choices.VocabularyOption = PretrainConfig.vocabulary,
+    max_length: choices.PretrainMaxLengthOption = PretrainConfig.max_length,
+    mask_fraction: choices.MaskFractionOption = PretrainConfig.mask_fraction,
+    whole_word: choices.WholeWordOption = PretrainConfig.whole_word,
+    next_sentence: choices.NextSentenceOption = PretrainConfig.next_sentence,
     epochs: options.EpochsOption = PretrainConfig.epochs,
     batch_size: options.BatchSizeOption = PretrainConfig.batch_size,
     learning_rate: options.LrOption = PretrainConfig.learning_rate,
     weight_decay: options.WeightDecayOption = PretrainConfig.weight_decay,
-    schedule: Annotated[str, training_option(f"{', '.join(SCHEDULES)}.")] = PretrainConfig.schedule,
-    warmup: Annotated[
-        float, training_option("Share of the steps in which the rate rises.")
-    ] = PretrainConfig.warmup,
+    schedule: choices.ScheduleOption = PretrainConfig.schedule,
+    warmup: choices.WarmupOption = PretrainConfig.warmup,
     accumulate: options.AccumulateOption = PretrainConfig.accumulate,
     clip: options.ClipOption = PretrainConfig.clip,
     patience: options.PatienceOption = PretrainConfig.patience,
