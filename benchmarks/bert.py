@@ -29,7 +29,6 @@ from dltool.metrics import wilson
 
 BATCH, RATE, LENGTH = 16, 5e-5, 128
 COMMAND = (sys.executable, "-m", "dltool", "bert-finetune", "train")
-TESTED = 600  # test texts beside the Trainer; all of them in the other parts
 
 
 def command(*words: object) -> dict[str, Any]:
@@ -116,12 +115,12 @@ def with_dynamic_padding(tokeniser: Any, part: tuple[list[str], list[int]]) -> l
     return [{name: encoded[name][i] for name in encoded} for i in range(len(part[1]))]
 
 
-def against_trainer(model: str, data: Path, count: int, rounds: int) -> dict[str, Any]:
+def against_trainer(model: str, data: Path, count: int, rounds: int, tested: int) -> dict[str, Any]:
     """Measure the Trainer with static and dynamic padding, and us, interleaved."""
     train, test = read(data / "train.tsv"), read(data / "test.tsv")
     chosen = random.Random(0).sample(range(len(train[1])), count)
     # the command draws its test texts itself: the same number, not the same texts
-    test = (test[0][:TESTED], test[1][:TESTED])
+    test = (test[0][:tested], test[1][:tested])
     train = ([train[0][i] for i in chosen], [train[1][i] for i in chosen])
     found: dict[str, list[dict[str, Any]]] = {"static": [], "dynamic": [], "dltool": []}
     with tempfile.TemporaryDirectory() as folder:
@@ -130,7 +129,7 @@ def against_trainer(model: str, data: Path, count: int, rounds: int) -> dict[str
         file.write_text("label\ttext\n" + lines, encoding="utf-8")
         ours = ("--model", model, "--data", file, "--val-data", data / "dev.tsv")
         ours += ("--test-data", data / "test.tsv", "--epochs", 1, "--batch-size", BATCH)
-        ours += ("--max-eval", TESTED, "--lr", RATE, "--max-length", LENGTH, "--device", "cpu")
+        ours += ("--max-eval", tested, "--lr", RATE, "--max-length", LENGTH, "--device", "cpu")
         for _ in range(rounds):
             found["dltool"].append(command(*ours))
             found["dynamic"].append(with_trainer(model, train, test, static=False))
@@ -154,11 +153,14 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--texts", type=int, default=640)
     parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--tested", type=int, default=600)
     parser.add_argument("--epochs", type=int, default=2)
     arguments = parser.parse_args()
     common = ("--model", arguments.model, "--data", arguments.data, "--epochs", arguments.epochs)
     if arguments.part == "trainer":
-        result = against_trainer(arguments.model, arguments.data, arguments.texts, arguments.rounds)
+        result = against_trainer(
+            arguments.model, arguments.data, arguments.texts, arguments.rounds, arguments.tested
+        )
     elif arguments.part == "sst2":
         result = {"goal": {"accuracy": 0.88, "seconds": 360}, **command(*common)}
     else:

@@ -17,6 +17,7 @@ COMMANDS = [
     ["bert-finetune", "pretrain"],
     ["bert-finetune", "evaluate"],
     ["bert-finetune", "predict"],
+    ["bert-finetune", "explain"],
     ["bert-finetune", "info"],
     ["bert-finetune", "export"],
     ["bert-finetune", "encode"],

@@ -430,3 +430,28 @@ def test_tokens_show_pieces_and_segments(run, hub_folder):
     found = json.loads(shown.out)["data"]
     assert found["tokens"] == ["[CLS]", "the", "soup", "[SEP]", "was", "good", "[SEP]"]
     assert found["segments"] == [0, 0, 0, 0, 1, 1, 1]
+
+
+# ---- which words ----------------------------------------------------------------------------
+
+
+def test_the_weight_of_a_word_is_what_the_answer_loses_without_it(train, run, here, reviews):
+    train("--data", reviews, "--size", "tiny", "--out", "r", "--epochs", "2")
+    text = "The soup was <good> & the bread fine"
+    shown = run("explain", "r", text, "--label", "positive", "--out", "w.html", "--json")
+    found = json.loads(shown.out)["data"]
+    words = [row["word"] for row in found["words"]]
+    assert words == ["The", "soup", "was", "<", "good", ">", "&", "the", "bread", "fine"]
+    network = transformers.AutoModelForSequenceClassification.from_pretrained("r/model").eval()
+    tokeniser = transformers.AutoTokenizer.from_pretrained("r/model")
+    with torch.no_grad():
+        whole, without = (
+            network(**tokeniser(each, return_tensors="pt")).logits.log_softmax(1)[0, 1]
+            for each in (text, text.replace("good", "[MASK]"))
+        )
+    assert found["words"][4]["weight"] == pytest.approx(float(whole - without), abs=1e-5)
+    page = (here / "w.html").read_text(encoding="utf-8")
+    assert "&lt;" in page
+    assert ">good</span>" in page
+    assert "no class" in message(run("explain", "r", text, "--label", "x", code=2))
+    assert "empty" in message(run("explain", "r", " ", code=5))

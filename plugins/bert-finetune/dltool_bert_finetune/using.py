@@ -28,7 +28,7 @@ TextOption = Annotated[str, typer.Option("--text", help="Column of the text in a
 
 def add_to(app: typer.Typer) -> None:
     """Add the commands to the topic's app."""
-    for command in (evaluate, predict, info, export, encode, similarity, tokens):
+    for command in (evaluate, predict, explain, info, export, encode, similarity, tokens):
         app.command()(command)
 
 
@@ -87,6 +87,26 @@ def predict(
 
     wanted = Wanted(tuple(texts), pair, text, second, encoding)
     predict_texts(folder, wanted, top=top, device=device, console=console)
+
+
+def explain(
+    run: options.RunArgument,
+    text: Annotated[str, typer.Argument(metavar="TEXT", help="A text.")],
+    pair: Annotated[str, typer.Option(help="The second text, for a model of pairs.")] = "",
+    label: Annotated[
+        str, typer.Option(help="Class to explain.", show_default="the likeliest")
+    ] = "",
+    out: Annotated[Path | None, typer.Option(help="Write the text in colours, as .html.")] = None,
+    device: options.DeviceOption = "auto",
+    json: options.JsonOption = False,
+) -> None:
+    """Show which words an answer hangs on: each is hidden in turn."""
+    console = Console("bert-finetune explain", json=json)
+    folder = runs.locate(run, TOPIC)
+    console.loading()
+    from dltool_bert_finetune.explain import explain_text
+
+    explain_text(folder, text, pair=pair, label=label, out=out, device=device, console=console)
 
 
 def info(run: options.RunArgument, json: options.JsonOption = False) -> None:
