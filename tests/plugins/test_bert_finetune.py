@@ -399,6 +399,14 @@ def test_settings_that_contradict_each_other(run):
     assert "did you mean" in message(run("train", "--task", "clasify", code=2))
 
 
+def test_an_onnx_graph_answers_as_the_model_does(train, run, here, reviews, hub_folder):
+    train("--model", hub_folder, "--data", reviews, "--out", "r")
+    found = json.loads(run("export", "r", "--format", "onnx", "--out", "o", "--json").out)["data"]
+    assert "model.onnx" in found["files"]
+    assert found["largest_difference"] < 1e-5
+    assert "E204" in message(run("export", "r", "--out", "o", code=2))
+
+
 # ---- vectors --------------------------------------------------------------------------------
 
 

@@ -1,8 +1,8 @@
 """Which words an answer hangs on: each word is hidden in turn, and the change is shown.
 
 Occlusion (Zeiler and Fergus, 2014; for text Li et al., 2016, https://arxiv.org/abs/1612.08220): a
-word weighs what the log-probability of the answer loses when [MASK] stands in the place of the word.
-The model itself is asked, with no gradient and no approximation.
+word weighs what the log-probability of the answer loses when [MASK] stands in its place. The model
+itself is asked, with no gradient and no approximation.
 """
 
 from __future__ import annotations

@@ -14,8 +14,8 @@ from dltool.errors import MissingExtra
 EXTRA = "bert"
 
 
-def load(name: str) -> ModuleType:
-    """Import one of the libraries; their progress bars and reports stay off the screen.
+def load(name: str, extra: str = EXTRA) -> ModuleType:
+    """Import a library; progress bars and reports of `transformers` stay off the screen.
 
     Raises:
         MissingExtra: it is not installed.
@@ -27,7 +27,7 @@ def load(name: str) -> ModuleType:
     except ModuleNotFoundError as error:
         if (error.name or "").split(".")[0] != name.split(".")[0]:
             raise
-        raise MissingExtra(name.split(".")[0], EXTRA) from error
+        raise MissingExtra(name.split(".")[0], extra) from error
     if name.split(".")[0] == "transformers":
         logging = importlib.import_module("transformers.utils.logging")
         logging.set_verbosity_error()

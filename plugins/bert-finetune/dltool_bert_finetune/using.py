@@ -126,16 +126,22 @@ def export(
             help="Folder to make [default: export in the run folder].", show_default=False
         ),
     ] = None,
+    kind: Annotated[
+        str,
+        typer.Option(
+            "--format", help="hub: for transformers.pipeline; onnx: a graph for onnxruntime."
+        ),
+    ] = "hub",
     device: options.DeviceOption = "cpu",
     json: options.JsonOption = False,
 ) -> None:
-    """Write a folder in the Hub's layout that transformers.pipeline loads, checked by doing so."""
+    """Write a folder for other programs, load it there, and compare the answers."""
     console = Console("bert-finetune export", json=json)
     folder = runs.locate(run, TOPIC)
     console.loading()
     from dltool_bert_finetune.export import export_run
 
-    export_run(folder, out or folder / "export", device=device, console=console)
+    export_run(folder, out or folder / "export", kind, device=device, console=console)
 
 
 def encode(
