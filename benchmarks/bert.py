@@ -97,6 +97,7 @@ def with_trainer(
         trainer = transformers.Trainer(
             network, arguments, train_dataset=rows(train), data_collator=collate
         )
+        trainer.remove_callback(transformers.PrinterCallback)  # stdout is for the result
         seconds = trainer.train().metrics["train_runtime"]
         dynamic = with_dynamic_padding(tokeniser, test)
         said = trainer.predict(dynamic).predictions.argmax(1)

@@ -21,7 +21,7 @@ from dltool.data.download import is_offline
 from dltool.errors import CheckpointError, ConfigError, DataError, DltoolError, Interrupted
 from dltool_bert_finetune import library
 
-WAIT_SECONDS = 3.0
+WAIT_SECONDS = 2.0
 WANTED = ("*.json", "*.safetensors", "*.txt", "*.model")
 UNWANTED = ("onnx/*", "openvino/*", "*/*.safetensors")
 PICKLES = ("pytorch_model.bin", "pytorch_model.bin.index.json", "model.pt", "pytorch_model.pt")
