@@ -336,8 +336,11 @@ def damaged(folder, hub_folder, kind):
         kept = {k: v for k, v in load_file(weights).items() if "layer.1" not in k}
         save_file(kept, weights, metadata={"format": "pt"})
     else:
+        code = f"open({str(folder.parent / 'ran')!r}, 'w')"
+        (folder / "own.py").write_text(code, encoding="utf-8")
         settings = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         settings["model_type"] = "no-such-model"
+        settings["auto_map"] = {"AutoConfig": "own.Config", "AutoModel": "own.Model"}
         (folder / "config.json").write_text(json.dumps(settings), encoding="utf-8")
     return folder
 
@@ -350,7 +353,7 @@ DAMAGE = {
     "no config": "config.json",
     "no tokeniser": "tokeniser",
     "half the weights": "missing",
-    "unknown architecture": "cannot be used",
+    "code of its own": "cannot be used",
 }
 
 
@@ -360,6 +363,7 @@ def test_a_model_folder_that_is_not_whole_is_named(kind, run, here, reviews, hub
     shown = run("train", *QUICK, "--model", folder, "--data", reviews, "--out", "r", code=5)
     assert DAMAGE[kind] in message(shown)
     assert not (here / "r").exists()
+    assert not (here / "ran").exists()
 
 
 def test_no_folder_and_no_hub_is_one_line(run, here):

@@ -55,6 +55,7 @@ def load_encoder(name: str, settings: Settings, console: Console) -> tuple[nn.Mo
             source.folder,
             config=config,
             local_files_only=True,
+            trust_remote_code=False,
             use_safetensors=True,
             output_loading_info=True,
         )

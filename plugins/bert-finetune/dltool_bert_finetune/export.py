@@ -107,9 +107,11 @@ def _by_transformers(folder: Path, loaded: Loaded, device: torch.device) -> Tens
     transformers = library.load("transformers")
     with model.explained(str(folder)):
         network = transformers.AutoModelForSequenceClassification.from_pretrained(
-            folder, local_files_only=True
+            folder, local_files_only=True, trust_remote_code=False
         )
-        tokeniser = transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        tokeniser = transformers.AutoTokenizer.from_pretrained(
+            folder, local_files_only=True, trust_remote_code=False
+        )
     encoded = tokeniser(
         list(PROBES),
         _seconds(loaded) or None,

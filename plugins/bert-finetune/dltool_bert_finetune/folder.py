@@ -195,7 +195,11 @@ def _foreign(folder: Path, device: torch.device) -> Loaded:
     settings = model.read_settings(folder, str(folder))
     with model.explained(str(folder)):
         network, report = transformers.AutoModelForSequenceClassification.from_pretrained(
-            folder, local_files_only=True, use_safetensors=True, output_loading_info=True
+            folder,
+            local_files_only=True,
+            trust_remote_code=False,
+            use_safetensors=True,
+            output_loading_info=True,
         )
     missing = [name for name in model.check_report(report, str(folder)) if "pooler" not in name]
     if missing:

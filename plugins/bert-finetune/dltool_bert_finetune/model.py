@@ -55,14 +55,18 @@ def read_settings(folder: Path, name: str) -> Any:
     """Return a model folder's config as the library's object; no code from the folder is run."""
     transformers = library.load("transformers")
     with explained(name):
-        return transformers.AutoConfig.from_pretrained(folder, local_files_only=True)
+        return transformers.AutoConfig.from_pretrained(
+            folder, local_files_only=True, trust_remote_code=False
+        )
 
 
 def read_tokeniser(folder: Path, settings: Any, name: str, max_length: int) -> Tokeniser:
     """Return a model folder's tokeniser, checked against the model."""
     transformers = library.load("transformers")
     with explained(name):
-        loaded = transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        loaded = transformers.AutoTokenizer.from_pretrained(
+            folder, local_files_only=True, trust_remote_code=False
+        )
     return tokens.wrap(loaded, settings, max_length)
 
 
@@ -115,6 +119,7 @@ def pretrained(folder: Path, name: str, targets: Targets, *, new_head: bool) -> 
             folder,
             config=settings,
             local_files_only=True,
+            trust_remote_code=False,
             use_safetensors=True,
             ignore_mismatched_sizes=True,
             output_loading_info=True,

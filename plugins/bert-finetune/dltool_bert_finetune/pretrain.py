@@ -334,7 +334,11 @@ def _pretrained(
     kind = transformers.BertForPreTraining if is_bert else transformers.AutoModelForMaskedLM
     with model.explained(found.name):
         network, report = kind.from_pretrained(
-            found.folder, local_files_only=True, use_safetensors=True, output_loading_info=True
+            found.folder,
+            local_files_only=True,
+            trust_remote_code=False,
+            use_safetensors=True,
+            output_loading_info=True,
         )
     heads = ("cls.", "vocab_", "lm_head", "head.", "decoder", "generator_", "pooler")
     strange = [name for name in report["missing_keys"] if not any(h in str(name) for h in heads)]

@@ -30,7 +30,7 @@ CHUNK = 1000
 # what a library wrote down of how it once called the tokeniser; it would cut and pad for others
 LEFT_OVER = _words(
     "is_local local_files_only max_length stride truncation_strategy pad_to_multiple_of backend "
-    "pad_token_type_id"
+    "pad_token_type_id trust_remote_code"
 )
 SPECIALS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 
