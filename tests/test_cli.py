@@ -12,6 +12,17 @@ from dltool import cli, errors
 HEAVY = {"torch", "torchvision", "numpy", "matplotlib", "gensim", "sklearn", "PIL", "transformers"}
 COMMANDS = [
     [],
+    ["bert-finetune"],
+    ["bert-finetune", "train"],
+    ["bert-finetune", "pretrain"],
+    ["bert-finetune", "evaluate"],
+    ["bert-finetune", "predict"],
+    ["bert-finetune", "explain"],
+    ["bert-finetune", "info"],
+    ["bert-finetune", "export"],
+    ["bert-finetune", "encode"],
+    ["bert-finetune", "similarity"],
+    ["bert-finetune", "tokens"],
     ["cnn"],
     ["cnn", "train"],
     ["cnn", "evaluate"],
@@ -98,6 +109,8 @@ COMMANDS = [
     ["verify", "resume"],
 ]
 LIGHT = [
+    ["bert-finetune", "--help"],
+    ["bert-finetune", "train", "--help"],
     ["--help"],
     ["--version"],
     ["cnn", "--help"],

@@ -7,6 +7,7 @@ import shutil
 import pytest
 
 TOPICS = [
+    "plugins/bert-finetune/README.md",
     "plugins/cnn/README.md",
     "plugins/detect/README.md",
     "plugins/gpu/README.md",

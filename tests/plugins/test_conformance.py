@@ -34,6 +34,8 @@ def pytest_run(folder, *words):
 @pytest.mark.parametrize(
     ("topic", "checks"),
     [
+    [
+        ("bert-finetune", 9),
         ("cnn", 9),
         ("detect", 9),
         ("gpu", 7),
@@ -42,6 +44,7 @@ def pytest_run(folder, *words):
         ("seq2seq", 9),
         ("tensor-ops", 7),
         ("word2vec", 9),
+    ],
     ],
 )
 def test_our_own_topics_hold_the_contract(tmp_path, topic, checks):

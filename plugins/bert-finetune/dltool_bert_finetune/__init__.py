@@ -1,0 +1,1 @@
+"""Fine-tune pretrained text encoders on labelled texts."""
