@@ -9,7 +9,9 @@ import pytest
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="the sessions are shell scripts")
-@pytest.mark.parametrize("name", ["bert-finetune.sh", "cnn.sh", "detect.sh", "gpu.sh", "seq2seq.sh", "word2vec.sh"])
+@pytest.mark.parametrize(
+    "name", ["bert-finetune.sh", "cnn.sh", "detect.sh", "gpu.sh", "seq2seq.sh", "word2vec.sh"]
+)
 def test_session_runs(name, repository, work, environment):
     scripts = Path(sys.executable).parent
     done = subprocess.run(

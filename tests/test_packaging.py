@@ -59,7 +59,17 @@ def test_wheel_holds_our_packages_and_nothing_else(wheel):
     with zipfile.ZipFile(wheel) as archive:
         names = archive.namelist()
     tops = {name.split("/")[0] for name in names if ".dist-info" not in name}
-    topics = {"bert_finetune", "cnn", "detect", "gpu", "linreg", "mlp_xor", "seq2seq", "tensor_ops", "word2vec"}
+    topics = {
+        "bert_finetune",
+        "cnn",
+        "detect",
+        "gpu",
+        "linreg",
+        "mlp_xor",
+        "seq2seq",
+        "tensor_ops",
+        "word2vec",
+    }
     assert tops == {"dltool", *(f"dltool_{topic}" for topic in topics)}
     for needed in ("dltool/py.typed", *(f"{top}/plugin.toml" for top in tops - {"dltool"})):
         assert needed in names

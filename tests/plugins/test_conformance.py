@@ -34,7 +34,6 @@ def pytest_run(folder, *words):
 @pytest.mark.parametrize(
     ("topic", "checks"),
     [
-    [
         ("bert-finetune", 9),
         ("cnn", 9),
         ("detect", 9),
@@ -44,7 +43,6 @@ def pytest_run(folder, *words):
         ("seq2seq", 9),
         ("tensor-ops", 7),
         ("word2vec", 9),
-    ],
     ],
 )
 def test_our_own_topics_hold_the_contract(tmp_path, topic, checks):

@@ -20,7 +20,17 @@ sys.modules["hostile"] = hostile
 SPEC.loader.exec_module(hostile)
 
 MATRIX = hostile.matrix()
-OURS = {"bert-finetune", "cnn", "detect", "gpu", "linreg", "mlp-xor", "seq2seq", "tensor-ops", "word2vec"}
+OURS = {
+    "bert-finetune",
+    "cnn",
+    "detect",
+    "gpu",
+    "linreg",
+    "mlp-xor",
+    "seq2seq",
+    "tensor-ops",
+    "word2vec",
+}
 ABOUT_OURS = ("shadows_our_topic", "claims_to_be_dltool", "our_name", "metadata_of_bytes")
 
 
