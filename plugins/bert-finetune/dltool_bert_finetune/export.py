@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dltool import checkpoint, files, ranges
 from dltool import device as devices
+from dltool import files, manifests, ranges
 from dltool import tensors as tensor_files
 from dltool.console import Console
 from dltool.errors import CheckFailed, ConfigError
@@ -77,7 +77,7 @@ def _write(folder: Path, loaded: Loaded, kind: str) -> None:
         onnx_export.write(folder, loaded)
     else:
         weights, _ = tensor_files.without_ties(dict(loaded.network.state_dict()))
-        tensor_files.write(folder / checkpoint.MODEL, weights)
+        tensor_files.write(folder / manifests.MODEL, weights)
     for name, text in texts.items():
         files.write_synced(folder / name, text)
 

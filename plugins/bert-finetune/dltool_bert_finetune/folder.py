@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from dltool import __version__, checkpoint, files, runs
+from dltool import __version__, checkpoint, files, manifests, runs
 from dltool import tensors as tensor_files
 from dltool.errors import CheckpointError
 from dltool_bert_finetune import hub, model, tokens
@@ -75,7 +75,7 @@ def write(
     }
     with files.folder_written_atomically(folder) as temporary:
         entries = {
-            checkpoint.MODEL: tensor_files.write(temporary / checkpoint.MODEL, contents),
+            manifests.MODEL: tensor_files.write(temporary / manifests.MODEL, contents),
             **{name: files.write_hashed(temporary / name, [text]) for name, text in texts.items()},
         }
         files.write_synced(temporary / checkpoint.MANIFEST, checkpoint.manifest_bytes(entries))
