@@ -169,13 +169,18 @@ def test_light_commands_import_nothing_heavy_and_write_nothing(
 
 
 @pytest.mark.parametrize("words", COMMANDS, ids=lambda words: " ".join(words) or "root")
-@pytest.mark.parametrize("flag", ["-h", "--help"])
-def test_every_command_has_help(dltool, words, flag):
-    shown = dltool(*words, flag)
+def test_every_command_has_help(dltool, words):
+    shown = dltool(*words, "--help")
     assert "Usage: dltool" in shown.out
     assert len(shown.out.splitlines()) > 4
     assert "\x1b" not in shown.out
     assert not shown.err
+    assert ("--install-completion" in shown.out) == (words == [])
+
+
+@pytest.mark.parametrize("words", [[], ["cnn"], ["cnn", "train"], ["plugin", "list"]], ids=" ".join)
+def test_h_is_help(dltool, words):
+    assert dltool(*words, "-h") == dltool(*words, "--help")
 
 
 def test_command_list_above_is_complete(dltool):
