@@ -26,7 +26,7 @@ demo: $(INSTALLED)
 	$(BIN)/dltool cnn predict runs/cnn/demo examples/digits --top 2 --grid runs/cnn/demo/predictions.png
 
 test: lint types
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist worksteal --durations 25
 
 check: lint types quick
 
@@ -46,7 +46,7 @@ fix: $(INSTALLED)
 
 faults: $(INSTALLED)
 	DLTOOL_FAULTS=full DLTOOL_FAULTS_OUT=benchmarks/results/faults.json OMP_NUM_THREADS=1 \
-		$(BIN)/python -m pytest -q -n 2 --dist load --timeout 1800 tests/faults
+		$(BIN)/python -m pytest -q -n 2 --dist load --timeout 1800 tests/faults tests/plugins/test_conformance.py
 
 bench: $(INSTALLED)
 	$(BIN)/python benchmarks/startup.py

@@ -10,7 +10,16 @@ import pytest
 
 @pytest.mark.skipif(sys.platform == "win32", reason="the sessions are shell scripts")
 @pytest.mark.parametrize(
-    "name", ["bert-finetune.sh", "cnn.sh", "detect.sh", "gpu.sh", "seq2seq.sh", "word2vec.sh"]
+    "name",
+    [
+        "cnn.sh",
+        "gpu.sh",
+        # what these show, the READMEs of their topics show too, and those are always run
+        *(
+            pytest.param(f"{topic}.sh", marks=pytest.mark.slow)
+            for topic in ("bert-finetune", "detect", "seq2seq", "word2vec")
+        ),
+    ],
 )
 def test_session_runs(name, repository, work, environment):
     scripts = Path(sys.executable).parent
