@@ -137,7 +137,7 @@ def _stand_in(name: str, text: str, action: Callable[[], None] | None = None) ->
 def _built(app: typer.Typer, name: str) -> Any:
     command = typer.main.get_command(app)
     command.name = name
-    # Typer offers completion for each app, as if it were a program of its own; dltool is the program
+    # Typer offers completion for each app as if it were a program of its own
     of_a_program = ("install_completion", "show_completion")
     command.params = [each for each in command.params if each.name not in of_a_program]
     return command
