@@ -32,7 +32,7 @@ def pytest_run(folder, *words):
     )
 
 
-WHOLE = ("cnn", "gpu", "linreg")
+WHOLE = ("cnn", "gpu")
 TRAININGS = ("smoke_training", "exact_resume")
 
 
