@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, Protocol
 
 import torch
@@ -54,3 +54,14 @@ class Settings:
     ema: float = 0.0
     on_nan: str = "stop"
     schedule_by_epoch: bool = False
+
+    @classmethod
+    def of(cls, config: object, device: torch.device, **others: Any) -> Settings:
+        """Take from a topic's config every field that it has by the same name.
+
+        Args:
+            others: fields that the config lacks, or means otherwise, as `monitor`.
+        """
+        taken = {field.name for field in fields(cls)} - {"device", *others}
+        known = {name: getattr(config, name) for name in taken if hasattr(config, name)}
+        return cls(device=device, **known, **others)

@@ -106,18 +106,7 @@ def _loop(
     network, source = prepared.network, prepared.splits["train"]
     steps = config.epochs * -(-len(source) // config.accumulate)
     scheduler = model.schedule(optimizer, config.schedule, steps, config.warmup)
-    settings = training.Settings(
-        device=next(network.parameters()).device,
-        precision=config.precision,
-        accumulate=config.accumulate,
-        clip=config.clip,
-        save_every=config.save_every,
-        keep=config.keep,
-        max_time=config.max_time,
-        patience=config.patience,
-        on_nan=config.on_nan,
-        monitor="val_loss",
-    )
+    settings = training.Settings.of(config, next(network.parameters()).device, monitor="val_loss")
     with training.session(
         run, network, optimizer, settings, scheduler=scheduler, console=console, resume=resume
     ) as session:

@@ -129,19 +129,7 @@ def _loop(
     source = _batches(config, prepared, data, device)
     steps = config.epochs * -(-len(source) // config.accumulate)
     scheduler = model.schedule(optimizer, config.schedule, steps, config.warmup)
-    settings = training.Settings(
-        device=device,
-        precision=config.precision,
-        accumulate=config.accumulate,
-        clip=config.clip,
-        save_every=config.save_every,
-        keep=config.keep,
-        max_time=config.max_time,
-        patience=config.patience,
-        ema=config.ema,
-        on_nan=config.on_nan,
-        monitor=_monitor(config, data.targets),
-    )
+    settings = training.Settings.of(config, device, monitor=_monitor(config, data.targets))
     loss_of = _loss(config, data, device)
     with training.session(
         run, network, optimizer, settings, scheduler=scheduler, console=console, resume=resume

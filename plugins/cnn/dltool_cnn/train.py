@@ -105,18 +105,7 @@ def _loop(
     """Train, choose the best epoch on validation data, test once."""
     steps_per_epoch = -(-len(data.train) // config.accumulate)
     scheduler = optim.schedule(optimizer, config.schedule, config.epochs * steps_per_epoch)
-    settings = training.Settings(
-        device=next(model.parameters()).device,
-        precision=config.precision,
-        accumulate=config.accumulate,
-        clip=config.clip,
-        save_every=config.save_every,
-        keep=config.keep,
-        max_time=config.max_time,
-        patience=config.patience,
-        ema=config.ema,
-        on_nan=config.on_nan,
-    )
+    settings = training.Settings.of(config, next(model.parameters()).device)
     num_classes = len(data.classes)
     with training.session(
         run, model, optimizer, settings, scheduler=scheduler, console=console, resume=resume

@@ -131,19 +131,7 @@ def _loop(
     """Train, choose the best epoch by AP on validation data, test once."""
     steps_per_epoch = -(-len(source) // config.accumulate)
     scheduler = optim.schedule(optimizer, config.schedule, config.epochs * steps_per_epoch)
-    settings = training.Settings(
-        device=next(detector.parameters()).device,
-        precision=config.precision,
-        accumulate=config.accumulate,
-        clip=config.clip,
-        save_every=config.save_every,
-        keep=config.keep,
-        monitor=MONITOR,
-        max_time=config.max_time,
-        patience=config.patience,
-        ema=config.ema,
-        on_nan=config.on_nan,
-    )
+    settings = training.Settings.of(config, next(detector.parameters()).device, monitor=MONITOR)
     with training.session(
         run,
         detector,

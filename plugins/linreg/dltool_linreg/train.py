@@ -136,15 +136,7 @@ def _loop(
     if passes > 1:
         console.note(f"{config.epochs} passes over the rows; a line for every {passes}")
     scheduler = optim.schedule(optimizer, config.schedule, steps)
-    settings = training.Settings(
-        device=device,
-        save_every=config.save_every,
-        keep=config.keep,
-        max_time=config.max_time,
-        patience=config.patience,
-        on_nan=config.on_nan,
-        monitor="objective_loss",
-    )
+    settings = training.Settings.of(config, device, monitor="objective_loss")
     with training.session(
         run, model, optimizer, settings, scheduler=scheduler, console=console, resume=resume
     ) as session:

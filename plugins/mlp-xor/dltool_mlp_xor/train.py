@@ -107,17 +107,7 @@ def _loop(
     split = data.train
     batches = Batches(split.points, split.labels, config.batch_size, config.seed, config.passes)
     scheduler = optim.schedule(optimizer, config.schedule, config.epochs * len(batches))
-    settings = training.Settings(
-        device=split.points.device,
-        precision=config.precision,
-        clip=config.clip,
-        save_every=config.save_every,
-        keep=config.keep,
-        max_time=config.max_time,
-        patience=config.patience,
-        on_nan=config.on_nan,
-        monitor="val_loss",
-    )
+    settings = training.Settings.of(config, split.points.device, monitor="val_loss")
     kept = snapshots.moments(config.epochs, config.snapshots)
     if 0 in kept and not resume:
         snapshots.write(run.folder, 0, network)

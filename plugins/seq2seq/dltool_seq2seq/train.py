@@ -115,19 +115,7 @@ def _loop(
 ) -> Outcome:
     """Train, choose the best epoch on validation pairs, test once."""
     total = config.epochs * -(-len(data.train) // config.accumulate)
-    settings = training.Settings(
-        device=next(model.parameters()).device,
-        precision=config.precision,
-        accumulate=config.accumulate,
-        clip=config.clip,
-        save_every=config.save_every,
-        keep=config.keep,
-        monitor="val_loss",
-        max_time=config.max_time,
-        patience=config.patience,
-        ema=config.ema,
-        on_nan=config.on_nan,
-    )
+    settings = training.Settings.of(config, next(model.parameters()).device, monitor="val_loss")
     rates = schedule(optimizer, config.schedule, total, config.warmup)
     with training.session(
         run, model, optimizer, settings, scheduler=rates, console=console, resume=resume

@@ -58,14 +58,7 @@ def run_torch(
         config.negative,
         devices.derive_seed(config.seed, "loss"),
     )
-    settings = training.Settings(
-        device=device,
-        save_every=config.save_every,
-        keep=config.keep,
-        max_time=config.max_time,
-        monitor="sample_loss",
-        on_nan=config.on_nan,
-    )
+    settings = training.Settings.of(config, device, monitor="sample_loss")
     with training.session(
         run, model, optimizer, settings, scheduler=scheduler, console=console, resume=resume
     ) as session:
