@@ -4,7 +4,6 @@ import csv
 import gzip
 import json
 import shutil
-import signal
 import sys
 import time
 
@@ -19,17 +18,6 @@ transformers = pytest.importorskip("transformers")
 
 TEXTS, LABELS = sample.reviews(240)
 QUICK = ("--epochs", "1", "--threads", "1", "--batch-size", "32", "--lr", "1e-3")
-
-
-@pytest.fixture
-def here(tmp_path, monkeypatch):
-    """A folder to work in, with the caches of a new user."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("DLTOOL_HOME", str(tmp_path / "home"))
-    monkeypatch.setenv("DLTOOL_OFFLINE", "1")
-    before = signal.getsignal(signal.SIGTERM)
-    yield tmp_path
-    signal.signal(signal.SIGTERM, before)
 
 
 @pytest.fixture

@@ -27,17 +27,6 @@ SUMS = ("--samples", "200", "--max-value", "99", "--batch-size", "64", "--max-le
 
 
 @pytest.fixture
-def here(tmp_path, monkeypatch):
-    """A folder to work in, with the caches of a new user."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("DLTOOL_HOME", str(tmp_path / "home"))
-    monkeypatch.setenv("DLTOOL_OFFLINE", "1")
-    before = signal.getsignal(signal.SIGTERM)
-    yield tmp_path
-    signal.signal(signal.SIGTERM, before)
-
-
-@pytest.fixture
 def run(here, capsys):
     """Run a command line in this process; return (stdout, stderr) after checking the exit code."""
 
