@@ -10,6 +10,7 @@ import typer
 from dltool import options, resuming, runs
 from dltool.console import Console
 from dltool.options import data_option, run_option, training_option
+from dltool_cnn import cli_deploy, cli_study
 from dltool_cnn.config import (
     AUGMENTATIONS,
     GUARDS,
@@ -152,13 +153,20 @@ def evaluate(
     plot: Annotated[
         Path | None,
         typer.Option(
-            help="Confusion matrix picture [default: in the run folder].", show_default=False
+            help="Confusion matrix picture [default: in the run's pictures].", show_default=False
         ),
     ] = None,
+    pictures: Annotated[
+        bool,
+        typer.Option(
+            "--pictures",
+            help="Draw curves, worst mistakes, calibration and filters into the run's pictures.",
+        ),
+    ] = False,
     device: options.DeviceOption = "auto",
     json: options.JsonOption = False,
 ) -> None:
-    """Measure a trained model: accuracy with its interval, classes, confusion matrix."""
+    """Measure a trained model: accuracy with its interval, calibration, classes."""
     console = Console("cnn evaluate", json=json)
     folder = runs.locate(run, TOPIC)
     console.loading()
@@ -171,6 +179,7 @@ def evaluate(
         split=split,
         min_accuracy=min_accuracy,
         plot=plot,
+        pictures=pictures,
         device=device,
         console=console,
     )
@@ -270,3 +279,7 @@ def import_(
         strip_prefix=strip_prefix,
         console=console,
     )
+
+
+cli_deploy.register(app)
+cli_study.register(app)
