@@ -198,6 +198,20 @@ def predict(
     grid: Annotated[
         Path | None, typer.Option(help="Write a picture of the images with their labels.")
     ] = None,
+    explain: Annotated[
+        bool,
+        typer.Option(
+            "--explain",
+            help="Draw where a convolutional network looked (Grad-CAM), for the first 48 images.",
+        ),
+    ] = False,
+    explain_out: Annotated[
+        Path | None,
+        typer.Option(
+            help="That picture, .png [default: pictures/grad-cam.png in the run].",
+            show_default=False,
+        ),
+    ] = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Images a batch.")] = 256,
     device: options.DeviceOption = "auto",
     json: options.JsonOption = False,
@@ -205,6 +219,7 @@ def predict(
     """Name what is on pictures, with the probability of each name."""
     console = Console("cnn predict", json=json)
     folder = runs.locate(run, TOPIC)
+    drawn = explain or explain_out is not None
     console.loading()
     from dltool_cnn.predict import predict_files
 
@@ -213,6 +228,7 @@ def predict(
         images,
         top=top,
         grid=grid,
+        explain=(explain_out or folder / "pictures" / "grad-cam.png") if drawn else None,
         batch_size=batch_size,
         device=device,
         console=console,

@@ -46,22 +46,23 @@ def chosen_format(format: str | None, out: Path | None) -> str:
     Raises:
         ConfigError: E206, it is not known; E205, name and suffix contradict each other.
     """
-    by_suffix = {suffix: name for name, suffix in SUFFIXES.items()}
-    told = by_suffix.get(out.suffix.lower()) if out is not None else "onnx"
     if format is not None and format not in SUFFIXES:
         raise ConfigError("E206", f"--format {format!r} is not known", expected=", ".join(SUFFIXES))
-    if out is not None and told != (format or told):
-        raise ConfigError(
-            "E205",
-            f"--format {format} and --out {out.name} contradict each other",
-            expected=f"a name that ends in {SUFFIXES[format or 'onnx']}",
-        )
+    if out is None:
+        return format or "onnx"
+    told = next((name for name, end in SUFFIXES.items() if out.suffix.lower() == end), None)
     if told is None:
         raise ConfigError(
             "E206",
             f"the suffix of {str(out)!r} names no format",
-            expected=", ".join(by_suffix),
-            cure="use --out model.onnx",
+            expected=", ".join(SUFFIXES.values()),
+            cure=f"use --out model{SUFFIXES[format or 'onnx']}",
+        )
+    if format not in (None, told):
+        raise ConfigError(
+            "E205",
+            f"--format {format} and --out {out.name} contradict each other",
+            expected=f"a name that ends in {SUFFIXES[format or told]}",
         )
     return told
 
@@ -96,7 +97,10 @@ def export_run(
         call = _writer(format)(loaded, answering, images, temporary, facts)
         difference = compare(answering, call, images)
         exports.refuse_difference(
-            difference, tolerance, "the model", "allow more with --tolerance, or use --format pt2"
+            difference,
+            tolerance,
+            "the model",
+            "allow more with --tolerance, or use another --format",
         )
     size = place.stat().st_size
     result = {
