@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 
 from dltool.builds import Build
-from dltool.errors import CheckFailed, ConfigError
+from dltool.errors import CheckFailed, ConfigError, closest
 from dltool.machine import Finding, count_of
 from dltool_gpu.devices import Bytes, Gpu
 from dltool_gpu.info import MachineInfo
@@ -16,6 +16,8 @@ SIZES: dict[str, int] = {"B": 1} | {
     for power, letter in enumerate("KMGT", start=1)
     for suffix, base in (("B", 1000), ("iB", 1024))
 }
+# the operations of `dltool gpu bench`
+GROUPS = ("matmul", "add", "copy", "transfer", "conv", "attention", "launch", "all-reduce")
 LONGEST_COMMAND = 100
 # too common to tell anything about a processor
 EVERYWHERE = {"sse4_2", "avx", "f16c", "fma", "avx512bw", "avx512vl"}
@@ -39,6 +41,27 @@ def parse_size(text: str, option: str) -> int:
             cure=f"write it like {option} 8GiB",
         )
     return round(float(match[1]) * factor)
+
+
+def parse_groups(text: str | None) -> list[str]:
+    """Return the groups of operations that `--only` names, in our order; all without it.
+
+    Raises:
+        ConfigError: E206, one is not known.
+    """
+    if text is None:
+        return list(GROUPS)
+    asked = [word.strip() for word in text.split(",")]
+    for word in asked:
+        if word not in GROUPS:
+            raise ConfigError(
+                "E206",
+                "--only names an unknown group",
+                received=word,
+                expected=", ".join(GROUPS),
+                cure=f"did you mean {near}?" if (near := closest(word, GROUPS)) else "",
+            )
+    return [group for group in GROUPS if group in asked]
 
 
 def size(count: int | None) -> str:
