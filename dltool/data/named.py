@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dltool import files
-from dltool.data import hashes
 from dltool.console import Console
+from dltool.data import hashes
 from dltool.data.download import Source, cache_folder, fetch, locked
 from dltool.errors import ConfigError, DataError, closest
 
