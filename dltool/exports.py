@@ -84,7 +84,10 @@ def write_onnx(
     Raises:
         CheckpointError: E513, the network cannot be written as a graph.
     """
-    names = {"input_names": list(input_names), "output_names": list(output_names)}
+    names: dict[str, Any] = {
+        "input_names": list(input_names),
+        "output_names": list(output_names),
+    }
     with _writing(), torch.no_grad():
         if by_tracing:
             torch.onnx.export(module, inputs, str(path), dynamo=False, opset_version=OPSET, **names)

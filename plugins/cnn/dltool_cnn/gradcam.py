@@ -156,4 +156,5 @@ def overlaid(pixels: Pixels, heat: Tensor) -> Pixels:
     smooth = F.interpolate(heat[None, None].float().cpu(), size, mode="bilinear")[0, 0].numpy()
     colours = 255 * colormaps["jet"](smooth)[..., :3]
     share = STRENGTH if smooth.any() else 0.0
-    return np.rint((1 - share) * pixels + share * colours).astype(np.uint8)
+    mixed: Pixels = np.rint((1 - share) * pixels + share * colours).astype(np.uint8)
+    return mixed

@@ -133,4 +133,5 @@ def first_weights(model: Classifier, size: tuple[int, int]) -> npt.NDArray[np.fl
 
 def _shades(weights: npt.NDArray[np.float32]) -> npt.NDArray[np.uint8]:
     scale = float(np.abs(weights).max()) or 1.0
-    return np.rint(127.5 + 127.5 * weights / scale).astype(np.uint8)
+    shades: npt.NDArray[np.uint8] = np.rint(127.5 + 127.5 * weights / scale).astype(np.uint8)
+    return shades
