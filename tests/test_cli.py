@@ -104,6 +104,7 @@ COMMANDS = [
     ["config", "show"],
     ["config", "check"],
     ["config", "init"],
+    ["sweep"],
     ["checkpoint"],
     ["checkpoint", "info"],
     ["checkpoint", "verify"],
