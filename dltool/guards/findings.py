@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -19,16 +19,55 @@ class Finding:
         severity: `fail` is almost surely a mistake, `warn` deserves a look.
         message: the mistake and the evidence: the measured number and its threshold.
         cure: what to change.
+        measured, limit: the number that was measured, and from which on the guard speaks.
+        place: the module, parameter, file or samples that it is about.
+        also: other guards that found the same mistake by its consequences.
     """
 
     code: str
     severity: str
     message: str
     cure: str
+    measured: float | None = None
+    limit: float | None = None
+    place: str = ""
+    also: tuple[str, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
         """Return the finding for `--json` and the run folder."""
         return asdict(self)
+
+    def text(self) -> str:
+        """Return the finding as a line for people."""
+        also = f" (also {', '.join(self.also)})" if self.also else ""
+        return f"{self.code}: {self.message}{also}. Cure: {self.cure}"
+
+
+@dataclass(frozen=True)
+class Clean:
+    """A guard that looked and found nothing; `measured` is what it saw, where that is a number."""
+
+    code: str
+    measured: float | None = None
+
+
+@dataclass(frozen=True)
+class NotJudged:
+    """A guard that could not say, and why."""
+
+    code: str
+    why: str
+
+
+Verdict = Finding | Clean | NotJudged
+
+
+def without(
+    findings: Sequence[Finding], reasons: Mapping[str, str]
+) -> tuple[list[Finding], list[Finding]]:
+    """Return the findings that count, and those whose guard was switched off for a reason."""
+    kept = [found for found in findings if found.code not in reasons]
+    return kept, [found for found in findings if found.code in reasons]
 
 
 def act(findings: Sequence[Finding], console: Console, *, strict: bool = False) -> None:
@@ -40,7 +79,7 @@ def act(findings: Sequence[Finding], console: Console, *, strict: bool = False) 
     failures = [found for found in findings if strict or found.severity == "fail"]
     for found in findings:
         if found not in failures[:1]:
-            console.warn(f"{found.code}: {found.message}. Cure: {found.cure}")
+            console.warn(found.text())
     if failures:
         first = failures[0]
         raise CheckFailed(
