@@ -13,6 +13,8 @@ from typing import Any
 
 # torch is loaded with the first name that needs it
 PLACES = {
+    "CheckFailed": "dltool.errors",
+    "ConfigError": "dltool.errors",
     "check": "dltool.guards.preflight",
     "Facts": "dltool.guards.facts",
     "Finding": "dltool.guards.findings",

@@ -147,7 +147,7 @@ class _Drawn(TorchDispatchMode):
     """Notice when random masks are drawn: dropout, by whatever function."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.has_masks = False
 
     def __torch_dispatch__(  # type: ignore[no-untyped-def]
@@ -300,13 +300,14 @@ def order(subject: Subject) -> Verdict:
     known = token_part(subject)
     part = known[0] if known else None
     looks = subject.facts.ordered or subject.facts.causal or known is not None
+    looks = looks or _attends(subject)
     if part is None and looks:
         part = next((each for each in subject.role("content") if each.is_tokens), None)
-    if part is None or not (looks or _attends(subject)):
+    if part is None or not looks:
         return NotJudged("G-P12", "the order of the inputs need not matter")
     tokens = part.tensor
-    last = tokens.shape[1] - 1
-    if last < 4:
+    last = _shortest(subject, tokens) - 1
+    if last < 2:
         return NotJudged("G-P12", "the texts are too short to exchange tokens")
     changed = tokens.clone()
     changed[:, :last] = tokens[:, :last].flip(1)
@@ -314,7 +315,7 @@ def order(subject: Subject) -> Verdict:
         return NotJudged("G-P12", "the tokens read the same backwards")
     one, two = subject.outputs(), subject.outputs(subject.with_part(part, changed))
     if one.dim() >= 3 and one.shape[1] == tokens.shape[1]:
-        one, two = one[:, -1], two[:, -1]
+        one, two = one[:, last], two[:, last]
     change = moved(one, two)
     if change > PREFIX_LIMIT:
         return Clean("G-P12", change)
@@ -328,6 +329,17 @@ def order(subject: Subject) -> Verdict:
         limit=PREFIX_LIMIT,
         place=part.name,
     )
+
+
+def _shortest(subject: Subject, tokens: Tensor) -> int:
+    """Return how many places are real in every text."""
+    sizes = [tokens.shape[1]]
+    sizes += [int(part.tensor.min()) for part in subject.role("lengths")]
+    masks = [part.tensor for part in subject.role("mask") if part.tensor.shape == tokens.shape]
+    sizes += [int((mask == mask[0, 0]).sum(1).min()) for mask in masks]
+    if subject.facts.pad is not None:
+        sizes.append(int((tokens != subject.facts.pad).sum(1).min()))
+    return min(sizes)
 
 
 def _attends(subject: Subject) -> bool:

@@ -130,6 +130,7 @@ class Subject:
         self.model.train(training)
         self.model.zero_grad(set_to_none=True)
         torch.manual_seed(seed)
+        value: Any
         if self.step is not None:
             value = self.step(batch)
         elif self.loss is not None:
