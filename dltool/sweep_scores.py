@@ -13,7 +13,7 @@ from typing import Any
 from dltool import runs
 from dltool.errors import ConfigError
 
-LOWER = ("loss", "error", "perplexity", "mse", "rmse", "mae")
+LOWER = ("loss", "error", "perplexity", "mse", "rmse", "mae", "objective")
 # what every line of metrics.jsonl has, and what measures no quality
 PLAIN = frozenset({"epoch", "step", "train_loss", "lr", "seconds", "best", "skipped", "pass"})
 
@@ -48,23 +48,44 @@ class Metric:
 
 
 def find(folder: Path) -> Metric | None:
-    """Return the figure that a finished run chose its best epoch by, or else its first result."""
+    """Return the figure to compare runs like this finished one by.
+
+    One of validation data, by which it chose its best epoch; else one with an interval; else what
+    it logged.
+    """
     records = runs.read_records(folder)
-    result = runs.read_json(folder).get("result") or {}
+    result = figures(folder)
     last = records[-1] if records else {}
     logged = [name for name, value in last.items() if _number(value) is not None]
-    of_result = [name for name, value in result.items() if _number(value) is not None]
-    candidates = [name for name in (*of_result, *logged) if name.startswith("val_")]
+    candidates = [name for name in (*result, *logged) if name.startswith("val_")]
+    candidates += [name for name, entry in result.items() if entry.keys() >= {"low", "high"}]
     candidates += [name for name in logged if name not in PLAIN]
-    candidates += [name for name in of_result if isinstance(result[name], dict)]
+    candidates += [name for name, entry in result.items() if "value" in entry]
     return Metric.read(candidates[0]) if candidates else None
+
+
+def figures(folder: Path) -> dict[str, dict[str, Any]]:
+    """Return the numbers of a run's result by name, `measured.rmse` where they stand deeper.
+
+    Each has its `number`, and one with an interval `value`, `low` and `high` too.
+    """
+    found: dict[str, dict[str, Any]] = {}
+    for name, entry in (runs.read_json(folder).get("result") or {}).items():
+        inner = {name: entry}
+        if isinstance(entry, dict) and "value" not in entry:
+            inner = {f"{name}.{key}": value for key, value in entry.items()}
+        for key, value in inner.items():
+            number = _number(value)
+            if number is not None:
+                found[key] = {**(value if isinstance(value, dict) else {}), "number": number}
+    return found
 
 
 def score(folder: Path, metric: Metric) -> float | None:
     """Return a run's figure: of its result, or of its best epoch; None when it has none."""
-    value = _number((runs.read_json(folder).get("result") or {}).get(metric.name))
-    if value is not None:
-        return value
+    entry = figures(folder).get(metric.name)
+    if entry is not None:
+        return float(entry["number"])
     logged = [_number(record.get(metric.name)) for record in runs.read_records(folder)]
     numbers = [each for each in logged if each is not None]
     if not numbers:
