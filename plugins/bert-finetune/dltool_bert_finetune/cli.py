@@ -45,6 +45,7 @@ def train(
     size: choices.SizeOption = TrainConfig.size,
     vocabulary: choices.VocabularyOption = TrainConfig.vocabulary,
     max_length: choices.MaxLengthOption = TrainConfig.max_length,
+    stride: choices.StrideOption = TrainConfig.stride,
     new_head: choices.NewHeadOption = TrainConfig.new_head,
     epochs: options.EpochsOption = TrainConfig.epochs,
     batch_size: options.BatchSizeOption = TrainConfig.batch_size,
@@ -82,7 +83,7 @@ def train(
     json: options.JsonOption = False,
     events: options.EventsOption = False,
 ) -> None:
-    """Train a text classifier; test it once; leave a run folder with the model."""
+    """Train on texts, tagged words or questions; test once; leave a run folder with the model."""
     console = Console("bert-finetune train", json=json, events=events)
     flags = options.given(ctx, TrainConfig)
     folder = None
