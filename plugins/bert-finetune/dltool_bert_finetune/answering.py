@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from dltool.errors import ConfigError
 from dltool_bert_finetune.answering_data import Answer, Question, Questions
 from dltool_bert_finetune.targets import Targets
 from dltool_bert_finetune.tokens import CHUNK, Numbers, Tokeniser, Tokens
@@ -22,6 +23,7 @@ from dltool_bert_finetune.tokens import CHUNK, Numbers, Tokeniser, Tokens
 OUTSIDE = -1
 LEAST_LONGEST = 30  # tokens of an answer; longer ones only where the training data has them
 CANDIDATES = 20
+NARROWEST = 16
 
 
 @dataclass(frozen=True)
@@ -98,6 +100,20 @@ def encode(tokeniser: Tokeniser, questions: Sequence[Question], stride: int) -> 
         np.array(parts["ends"], dtype=bool),
         cut,
     )
+
+
+def refuse_narrow(max_length: int) -> None:
+    """Refuse windows in which a question leaves no room for a text.
+
+    Raises:
+        ConfigError: E202.
+    """
+    if max_length < NARROWEST:
+        raise ConfigError(
+            "E202",
+            f"--max-length {max_length} leaves no room for a question and a part of its context",
+            expected=f"at least {NARROWEST}",
+        )
 
 
 def _shortened(tokeniser: Tokeniser, asked: Sequence[str]) -> tuple[list[str], int]:

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from dltool.console import Console
 from dltool.guards.findings import Finding
 from dltool_bert_finetune import answering, answering_data, entities, tagging, tagging_data
-from dltool_bert_finetune.answering_data import Question, Questions
+from dltool_bert_finetune.answering_data import Questions
 from dltool_bert_finetune.columns import Columns
 from dltool_bert_finetune.config import TrainConfig
 from dltool_bert_finetune.dataset import Shares, TextData, by_group, leaks, limited, three_splits
@@ -121,13 +121,26 @@ def load_questions(sources: dict[str, str], config: TrainConfig, console: Consol
 
 
 def _split_questions(pool: Questions, shares: Shares, seed: int) -> list[Questions]:
-    def with_context(row: Question) -> str:
-        return _key(row.context)
-
-    keys = [row.document for row in pool.rows]
+    contexts = [_key(row.context) for row in pool.rows]
+    keys = _linked([row.document for row in pool.rows], contexts)
     if len(set(keys)) < max(PARTS, len(shares)):
-        keys = [with_context(row) for row in pool.rows]  # few articles: each context by itself
+        keys = contexts  # few articles: each context by itself
     return [pool.take(part) for part in by_group(keys, shares, seed, "different contexts")]
+
+
+def _linked(documents: list[str], contexts: list[str]) -> list[str]:
+    """Return the documents, with one name for those that share a context."""
+    same = {name: name for name in documents}
+
+    def first(name: str) -> str:
+        while same[name] != name:
+            name = same[name]
+        return name
+
+    owners: dict[str, str] = {}
+    for document, context in zip(documents, contexts, strict=True):
+        same[first(document)] = first(owners.setdefault(context, document))
+    return [first(name) for name in documents]
 
 
 def _key(text: str) -> str:

@@ -87,6 +87,7 @@ def encode(
         pieces = tagging.encode(tokeniser, source.texts, spans, overlap)
         values = tagging.labels(pieces, source, targets)
         return Inputs(source, pieces.tokens, values, pieces=pieces)
+    answering.refuse_narrow(tokeniser.max_length)
     windows = answering.encode(tokeniser, source.rows, overlap)
     values = answering.labels(windows, source)
     return Inputs(source, windows.tokens, values, windows=windows)
