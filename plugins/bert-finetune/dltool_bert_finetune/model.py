@@ -257,13 +257,21 @@ def unfreeze_for(network: nn.Module, epoch: int) -> None:
 
 
 def adapted(network: nn.Module, rank: int, task: str) -> nn.Module:
-    """Put low-rank additions beside every linear layer; only they and the head are trained."""
+    """Put low-rank additions beside the encoder's linear layers; they and the head are trained."""
     peft = library.load("peft")
+    encoder = str(network.base_model_prefix)
+    linear = [name for name, part in network.named_modules() if isinstance(part, nn.Linear)]
+    heads = [
+        name
+        for name, part in network.named_children()
+        if name != encoder and list(part.parameters())
+    ]
     settings = peft.LoraConfig(
         r=rank,
         lora_alpha=2 * rank,
         lora_dropout=0.05,
-        target_modules="all-linear",
+        target_modules=[name for name in linear if name.startswith(f"{encoder}.")],
+        modules_to_save=heads,
         task_type={"token": "TOKEN_CLS", "qa": "QUESTION_ANS"}.get(task, "SEQ_CLS"),
     )
     with library.quiet():
