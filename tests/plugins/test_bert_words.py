@@ -366,6 +366,10 @@ def test_a_class_of_each_word_and_a_long_text(run, here, roberta):
     (here / "pos.jsonl").write_text("\n".join(map(json.dumps, lines)), encoding="utf-8")
     shown = run("train", "--model", roberta, "--data", "pos.jsonl", *QUICK, "--out", "r", "--json")
     assert "a class of each word" in shown.err
+    # the additions stand in the encoder, and the head is trained as a whole
+    low = ("--lora-rank", "2", "--out", "low")
+    run("train", "--model", roberta, "--data", "pos.jsonl", *QUICK, *low)
+    assert json.loads(run("predict", "low", "Ada went", "--json").out)["status"] == "ok"
     long = "Ada went to Rome today . " * 60
     said = json.loads(run("predict", "r", long, "--json").out)["data"]["predictions"][0]["entities"]
     assert len(said) == 6 * 60
