@@ -5,6 +5,10 @@ CORE_COMMANDS = {
         "dltool.commands.checkpoint:app",
         "Look into checkpoints, verify, compare, convert and prune them.",
     ),
+    "config": (
+        "dltool.commands.config:app",
+        "Settings of trainings: show them with their origins, check and write files of them.",
+    ),
     "data": (
         "dltool.commands.data:app",
         "The named data sets: list, fetch, verify, prune them, and bundle them for other machines.",
@@ -12,6 +16,10 @@ CORE_COMMANDS = {
     "doctor": (
         "dltool.commands.doctor:app",
         "Check this installation; each finding with its cure.",
+    ),
+    "explain": (
+        "dltool.commands.explain:app",
+        "Say what a code such as E503 or G-P09 means, and what cures it.",
     ),
     "plugin": ("dltool.commands.plugin:app", "Look after topics: list, check, install, new."),
     "reproduce": (
