@@ -23,7 +23,7 @@ class Logits(nn.Module):
         self.network, self.names = network, names
 
     def forward(self, *inputs: Tensor) -> Tensor:
-        """Return logits (B, outputs) for `input_ids`, `attention_mask` and maybe the segments."""
+        """Return the logits of `input_ids`, `attention_mask` and maybe the segments."""
         return model.forward(self.network, dict(zip(self.names, inputs, strict=True)))
 
 
@@ -37,7 +37,7 @@ def write(folder: Path, loaded: Loaded) -> None:
     exports.require_onnx()
     encoded = loaded.tokeniser.encode(
         ["a short text", "a text that is a little longer"],
-        ["another", "and another"] if loaded.paired else [],
+        ["another", "and another"] if loaded.paired or loaded.targets.task == "qa" else [],
     )
     batch = encoded.batch([0, 1], loaded.tokeniser.pad)
     names = list(batch)
@@ -60,8 +60,8 @@ def _longest(loaded: Loaded) -> int:
 
 
 def logits_of(folder: Path, loaded: Loaded, texts: list[str], seconds: list[str]) -> Tensor:
-    """Return what onnxruntime gives for texts (N, outputs), with padding among them."""
+    """Return what onnxruntime gives for texts (N, outputs), or for all of their tokens."""
     encoded = loaded.tokeniser.encode(texts, seconds)
     batch = encoded.batch(range(len(texts)), loaded.tokeniser.pad)
-    call = exports.onnx_call(folder / FILE, list(batch))
-    return call(*batch.values())[0]
+    logits = exports.onnx_call(folder / FILE, list(batch))(*batch.values())[0]
+    return logits[batch["attention_mask"] != 0] if loaded.targets.by_token else logits
