@@ -194,7 +194,7 @@ def _tell(asked: Sweep, rows: Sequence[Row], console: Console) -> None:
         {**each.as_dict(), "behind_best": gap} for each, gap in zip(rows, behind, strict=True)
     ]
     picture = asked.folder / PICTURE
-    labels = [", ".join(f"{k} {v}" for k, v in each.settings if k in varied) for each in rows]
+    labels = [_label(each.settings, varied) for each in rows]
     draw_comparison(labels, rows, picture, f"cnn: {', '.join(varied)}")
     result = {
         "folder": str(asked.folder),
@@ -215,6 +215,11 @@ def _tell(asked: Sweep, rows: Sequence[Row], console: Console) -> None:
         )
     console.result(result, text)
     console.hint(asked.command(best.settings))
+
+
+def _label(settings: Settings, varied: Sequence[str]) -> str:
+    shown = [(name, value) for name, value in settings if name in varied]
+    return shown[0][1] if len(shown) == 1 else ", ".join(f"{k} {v}" for k, v in shown)
 
 
 def _table(rows: Sequence[Row], behind: Sequence[Mapping[str, Any]], varied: Sequence[str]) -> str:
