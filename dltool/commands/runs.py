@@ -23,6 +23,7 @@ from dltool.commands.runs_options import (
     WhereOption,
     below,
     metric_of,
+    warn_of_damage,
 )
 from dltool.console import Console, table
 from dltool.history import choose, folders
@@ -160,6 +161,7 @@ def show(run: RunArgument, json: options.JsonOption = False) -> None:
     """Show one run: settings with their origins, environment, epochs, result."""
     console = Console("runs show", json=json)
     found = folders.find(run)
+    warn_of_damage([found], console)
     records = runs.read_records(found.folder)
     data = {
         **_facts(found, []),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -59,7 +60,7 @@ def remove(
 ) -> None:
     """Remove run folders for good, after asking; nothing else, and never one that is running."""
     console = Console("runs rm", json=json)
-    found = [folders.at(text) for text in dict.fromkeys(run)]
+    found = [folders.at(path) for path in dict.fromkeys(map(Path, run))]
     sizes = {}
     for each in found:
         removal.refuse(each)

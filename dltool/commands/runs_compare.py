@@ -17,15 +17,15 @@ from dltool.commands.runs_options import (
     RunsArgument,
     metric_of,
     named,
+    warn_of_damage,
 )
 from dltool.console import Console, table
-from dltool.history import folders, nested
+from dltool.history import comparison, folders, nested
 from dltool.history.folders import PastRun
-from dltool.history.groups import Group, difference, doubts, grouped, spread, verdict
+from dltool.history.groups import Group, doubts, grouped, verdict
 from dltool.history.values import short
 
 PICTURE = runs.ROOT / "compare.png"
-MOST_SCORES = 2
 
 
 def compare(
@@ -44,12 +44,12 @@ def compare(
     seeds are enough to tell the two best apart (Welch's interval, 95 %).
     """
     console = Console("runs compare", json=json)
-    found = named(run)
+    found = named(run, console)
     name, high = metric_of(found, metric, minimise=minimise, maximise=maximise)
     groups = grouped(found)
     for doubt in doubts(groups):
         console.warn(doubt)
-    rows = _rows(groups, name, high=high)
+    rows = comparison.rows(groups, name, high=high)
     words = verdict(groups, name, high=high)
     picture = _draw(groups, name, out)
     result = {
@@ -65,53 +65,6 @@ def compare(
     else:
         console.note(f"curves {picture}")
     console.hint(f"dltool runs report {runs.command_line(run)} --out report.html")
-
-
-def _rows(groups: Sequence[Group], name: str, *, high: bool) -> list[dict[str, Any]]:
-    """Return one entry a group, the best first, those without the metric last."""
-    found = {group.label: spread(group.values(name)) for group in groups}
-    known = [each for each in found.values() if each is not None]
-    best = (max if high else min)(known, key=lambda each: each.mean, default=None)
-    scores = _other_scores(groups, name)
-    rows = []
-    for group in groups:
-        own = found[group.label]
-        gap = (
-            difference(own, best, max(len(known) - 1, 1))
-            if own is not None and best is not None and own is not best
-            else None
-        )
-        rows.append(
-            {
-                "group": group.label,
-                "seeds": group.seeds,
-                "runs": [str(each.folder) for each in group.runs],
-                "values": group.values(name),
-                "mean": own and own.mean,
-                "sd": own and own.sd,
-                "text": own.text() if own else "-",
-                "difference": gap and {"value": gap.value, "low": gap.low, "high": gap.high},
-                "scores": {score: _spread(group, score) for score in scores},
-            }
-        )
-    rows.sort(key=lambda row: (row["mean"] is None, (row["mean"] or 0) * (-1 if high else 1)))
-    return rows
-
-
-def _other_scores(groups: Sequence[Group], name: str) -> list[str]:
-    """Return the scores with an interval or a sample size that every run has."""
-    all_runs = [run for group in groups for run in group.runs]
-    shared = [
-        score
-        for score, value in all_runs[0].scores.items()
-        if score != name and (value.low is not None or value.n is not None)
-    ]
-    return [score for score in shared if all(score in run.scores for run in all_runs)][:MOST_SCORES]
-
-
-def _spread(group: Group, name: str) -> dict[str, Any] | None:
-    own = spread(group.values(name))
-    return own and {"mean": own.mean, "sd": own.sd, "n": own.n, "text": own.text()}
 
 
 def _text(rows: Sequence[dict[str, Any]], name: str, words: str) -> str:
@@ -137,14 +90,17 @@ def _gap(gap: dict[str, Any] | None) -> str:
 
 
 def _draw(groups: Sequence[Group], name: str, out: Path) -> Path | None:
-    """Draw the metric and the loss over the epochs; return nothing where nothing was logged."""
+    """Draw the metric over the epochs; return nothing where nothing was logged."""
     from dltool.history import curves, pictures
 
     pictures.check_name(out)
-    panels = curves.of_groups(groups, curves.to_compare(groups, name))
+    shown = curves.to_compare(groups, name)
+    panels = {} if shown is None else curves.of_groups(groups, [shown])
     if not panels:
         return None
-    pictures.overlay(panels, out, "mean ± standard deviation over seeds")
+    repeated = any(len(group.runs) > 1 for group in groups)
+    title = "mean ± standard deviation over seeds" if repeated else "one run each"
+    pictures.overlay(panels, out, title)
     return out
 
 
@@ -152,6 +108,7 @@ def diff(a: RunArgument, b: RunArgument, json: options.JsonOption = False) -> No
     """Show what differs between two runs: settings and their origins, environment, data, result."""
     console = Console("runs diff", json=json)
     left, right = folders.find(a), folders.find(b)
+    warn_of_damage([left, right], console)
     found = {
         "a": str(left.folder),
         "b": str(right.folder),

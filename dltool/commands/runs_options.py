@@ -8,7 +8,6 @@ from typing import Annotated
 
 import typer
 
-from dltool import runs
 from dltool.console import Console
 from dltool.errors import CheckpointError, ConfigError
 from dltool.history import choose, folders, values
@@ -57,16 +56,26 @@ def below(root: Path, choice: choose.Choice, console: Console) -> list[PastRun]:
     found, problems = folders.scan(root)
     for problem in problems:
         console.warn(problem.one_line())
+    warn_of_damage(found, console)
     return choice.of(found)
 
 
-def named(texts: Sequence[str]) -> list[PastRun]:
+def warn_of_damage(found: Sequence[PastRun], console: Console) -> None:
+    """Warn of runs whose settings cannot be read; what else they say is still used."""
+    for run in found:
+        if run.damage:
+            console.warn(run.damage)
+
+
+def named(texts: Sequence[str], console: Console) -> list[PastRun]:
     """Return the runs that the arguments name.
 
     Raises:
         CheckpointError: one of them leads to no run.
     """
-    return folders.chosen(texts)
+    found = folders.chosen(texts)
+    warn_of_damage(found, console)
+    return found
 
 
 def metric_of(
@@ -92,8 +101,3 @@ def metric_of(
         )
     choose.refuse_unknown(name, found)
     return name, values.direction(name, minimise=minimise, maximise=maximise)
-
-
-def default_root() -> Path:
-    """Return the folder that runs are made in."""
-    return runs.ROOT

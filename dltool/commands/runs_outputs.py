@@ -39,7 +39,7 @@ def plot(
         raise ConfigError(
             "E205", "--terminal writes no file", received=f"--out {out}", cure="leave one out"
         )
-    found = named(run)
+    found = named(run, console)
     names = list(dict.fromkeys(metric or ()))
     for name in names:
         choose.refuse_unknown(name, found)
@@ -89,7 +89,7 @@ def report(
         raise ConfigError(
             "E202", "a report is a page", received=str(out), expected="a name in .html"
         )
-    found = named(run)
+    found = named(run, console)
     from dltool.history import report as page
 
     written = page.write(found, out)
@@ -120,7 +120,7 @@ def export(
         raise ConfigError(
             "E202", "--table is not known", received=table, expected="metrics or runs"
         )
-    found = named(run)
+    found = named(run, console)
     count = exports.write(found, table, out, chosen)
     if not count:
         console.warn("nothing was logged in these runs: the table is empty")

@@ -28,13 +28,10 @@ def of_groups(groups: Sequence[Group], names: Sequence[str]) -> Panels:
     return {name: bands for name, bands in panels.items() if bands}
 
 
-def to_compare(groups: Sequence[Group], name: str) -> list[str]:
-    """Return the metric itself where it was logged, and the loss beside it."""
-    logged = {key for group in groups for run in group.runs for key in run.record}
-    fallback = values.default_metric(logged)
-    main = name if name in logged else fallback
-    loss = next((each for each in ("val_loss", "train_loss") if each in logged), None)
-    return list(dict.fromkeys(each for each in (main, loss) if each is not None))
+def to_compare(groups: Sequence[Group], name: str) -> str | None:
+    """Return the metric itself where it was logged, else the validation metric, if any."""
+    logged = {key for group in groups for key in group.runs[0].record}
+    return name if name in logged else values.default_metric(logged)
 
 
 def of_runs(runs: Sequence[PastRun], names: Sequence[str]) -> Panels:
@@ -63,8 +60,10 @@ def _logged(runs: Sequence[PastRun]) -> list[str]:
         for name in log.numeric_names(run.record)
         if name not in NO_METRIC and not name.endswith("per_second")
     )
+    # scores, losses, what is neither; validation before training
+    rank = {True: 0, False: 1, None: 2}
     return sorted(
-        found, key=lambda name: (values.higher_is_better(name) is None, name[:3] == "tra")
+        found, key=lambda name: (rank[values.higher_is_better(name)], name.startswith("train"))
     )
 
 

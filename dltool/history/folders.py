@@ -20,7 +20,7 @@ NOTE = "note.txt"
 NOTE_BYTES = 64 * 1024
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class PastRun:
     """One run folder; what an older version did not write is empty.
 
@@ -51,12 +51,19 @@ class PastRun:
         return "stopped" if status == "running" and not lives else status
 
     @functools.cached_property
+    def stored(self) -> dict[str, Any]:
+        """What `config.json` says; nothing where it is missing or damaged."""
+        try:
+            return self.part("config.json")
+        except CheckpointError:
+            return {}
+
+    @property
     def config(self) -> dict[str, dict[str, Any]]:
-        """The settings: name to `value` and `origin`."""
-        stored = self.part("config.json")
+        """The settings: name to `value` and, where it is known, `origin`."""
         return {
             name: item if isinstance(item, dict) and "value" in item else {"value": item}
-            for name, item in stored.items()
+            for name, item in self.stored.items()
         }
 
     @functools.cached_property
@@ -67,8 +74,10 @@ class PastRun:
     @property
     def data(self) -> str:
         """What the run learnt from, as its setting names it."""
-        named = self.settings.get("data") or self.settings.get("task") or ""
-        return ", ".join(map(str, named)) if isinstance(named, list) else str(named)
+        found = (self.stored.get(name) for name in ("data", "task"))
+        named = [item.get("value") if isinstance(item, dict) else item for item in found]
+        chosen = named[0] or named[1] or ""
+        return ", ".join(map(str, chosen)) if isinstance(chosen, list) else str(chosen)
 
     @functools.cached_property
     def scores(self) -> dict[str, Measured]:
@@ -79,6 +88,15 @@ class PastRun:
     def record(self) -> dict[str, Any]:
         """The logged line of the best epoch, or the last one."""
         return log.best_record(self.folder)
+
+    @property
+    def damage(self) -> str:
+        """What is wrong with the settings' file, in one line; an empty text where nothing is."""
+        try:
+            self.stored or self.part("config.json")
+        except CheckpointError as error:
+            return error.one_line()
+        return ""
 
     @property
     def note(self) -> str:
@@ -185,13 +203,12 @@ def _facts(folder: Path) -> dict[str, Any]:
     return facts
 
 
-def at(text: str) -> PastRun:
+def at(folder: Path) -> PastRun:
     """Return the run of exactly this folder: no `latest`, no link, no name below `runs`.
 
     Raises:
         CheckpointError: it is no run folder, or a link to one.
     """
-    folder = Path(text)
     if folder.is_symlink():
         raise CheckpointError(
             "E511", f"{folder} is a link and not a run folder", cure=f"name {folder.resolve()}"

@@ -207,6 +207,8 @@ def verdict(groups: Sequence[Group], name: str, *, high: bool) -> str:
     (best, winner), (second, runner_up) = found[0], found[1]
     gap = difference(best, second, len(found) - 1)
     numbers = f"{name} {best.text()} against {second.text()} of {runner_up.label}"
+    if gap.value == 0:
+        return f"{winner.label} and {runner_up.label} are level: {name} {best.text()}"
     if gap.low is None or gap.high is None:
         return (
             f"{winner.label} leads, {numbers}; one seed says little: train others, with --seed 1 "

@@ -21,7 +21,9 @@ from dltool.drawing import (
     clean,
     drawing,
     heading,
+    log_scale,
     shorten,
+    whole_ticks,
 )
 from dltool.errors import ConfigError
 from dltool.files import write_bytes_atomic
@@ -92,11 +94,12 @@ def _draw(axes: Axes, metric: str, bands: Sequence[Band], labels: Sequence[str])
         axes.fill_between(x, mean - sd, mean + sd, color=color, alpha=0.18, linewidth=0)
     axes.set_title(metric.replace("_", " "), fontsize=11, color=INK)
     axes.set_xlabel(bands[0].axis if bands else "")
+    whole_ticks(axes)
     axes.grid(True, axis="y", color=PALE, linewidth=0.8)
     axes.spines[["top", "right"]].set_visible(False)
     low, high = extent(bands)
     if metric.endswith("loss") and low > 0 and high / low >= LOG_FROM:
-        axes.set_yscale("log")
+        log_scale(axes)
 
 
 def extent(bands: Sequence[Band]) -> tuple[float, float]:

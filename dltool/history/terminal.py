@@ -11,7 +11,7 @@ from dltool.history.pictures import thinned
 
 COLORS = ("blue", "red", "green", "yellow", "magenta", "cyan", "white")
 HEIGHT = 12
-MARGIN = 16  # columns that the scale at the left takes
+MARGIN = 24  # columns that the scale at the left and the name of x take
 
 
 def has_dots(encoding: str | None) -> bool:
@@ -59,8 +59,9 @@ def _chart(figure: Any, bands: Sequence[Band], width: int, *, color: bool, dots:
         x, y = each.x[kept].tolist(), each.mean[kept].tolist()
         name = COLORS[place % len(COLORS)]
         letter = chr(ord("a") + place % 26)
-        mark = None if dots else letter
-        figure.plot(x, y, lc=name if color else None, label=each.label, marker=mark)
+        # without dots there is no line between the points either
+        how = {} if dots else {"interp": None, "marker": letter}
+        figure.plot(x, y, lc=name if color else None, label=each.label, **how)
         if not color and len(bands) > 1:
             figure.text([x[-1]], [y[-1]], [letter])
         marks.append(f"  {letter}  {each.label}")
