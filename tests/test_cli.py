@@ -94,6 +94,16 @@ COMMANDS = [
     ["data", "list"],
     ["data", "fetch"],
     ["data", "path"],
+    ["data", "info"],
+    ["data", "verify"],
+    ["data", "prune"],
+    ["data", "bundle"],
+    ["data", "unbundle"],
+    ["topics"],
+    ["config"],
+    ["config", "show"],
+    ["config", "check"],
+    ["config", "init"],
     ["checkpoint"],
     ["checkpoint", "info"],
     ["checkpoint", "verify"],
@@ -139,6 +149,11 @@ LIGHT = [
     ["runs", "list"],
     ["runs", "list", "--sort", "created", "--since", "7d"],
     ["runs", "compare", "--help"],
+    ["topics"],
+    ["config", "show", "cnn"],
+    ["config", "init", "cnn"],
+    ["data", "list"],
+    ["data", "verify"],
     ["verify", "resume", "--help"],
     ["reproduce", "--help"],
     ["nonsense"],
@@ -262,7 +277,7 @@ def test_errors_are_one_json_object_too(dltool):
 
 @pytest.mark.parametrize(
     "arguments",
-    [["plugin", "list"], ["gpu", "info"], ["runs", "list"], ["data", "list"]],
+    [["plugin", "list"], ["gpu", "info"], ["runs", "list"], ["data", "list"], ["topics"]],
     ids=" ".join,
 )
 def test_json_is_exactly_one_object(dltool, arguments):

@@ -5,7 +5,14 @@ CORE_COMMANDS = {
         "dltool.commands.checkpoint:app",
         "Look into checkpoints, verify, compare, convert and prune them.",
     ),
-    "data": ("dltool.commands.data:app", "List, fetch and locate the named data sets."),
+    "config": (
+        "dltool.commands.config:app",
+        "Settings of trainings: show them with their origins, check and write files of them.",
+    ),
+    "data": (
+        "dltool.commands.data:app",
+        "The named data sets: list, fetch, verify, prune them, and bundle them for other machines.",
+    ),
     "doctor": (
         "dltool.commands.doctor:app",
         "Check this installation; each finding with its cure.",
@@ -16,6 +23,7 @@ CORE_COMMANDS = {
         "Run a run again and name the first value that differs.",
     ),
     "resume": ("dltool.commands.resume:app", "Go on with a stopped run of any topic."),
-    "runs": ("dltool.commands.runs:app", "List and show finished and running runs."),
+    "runs": ("dltool.commands.runs:app", "Look back at runs: list, compare, draw, report, remove."),
+    "topics": ("dltool.commands.topics:app", "What each topic can do: verbs and formats."),
     "verify": ("dltool.commands.verify:app", "Prove what is promised: that resume is exact."),
 }
