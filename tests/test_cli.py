@@ -90,6 +90,7 @@ COMMANDS = [
     ["plugin"],
     ["plugin", "list"],
     ["doctor"],
+    ["explain"],
     ["data"],
     ["data", "list"],
     ["data", "fetch"],

@@ -17,6 +17,10 @@ CORE_COMMANDS = {
         "dltool.commands.doctor:app",
         "Check this installation; each finding with its cure.",
     ),
+    "explain": (
+        "dltool.commands.explain:app",
+        "Say what a code such as E503 or G-P09 means, and what cures it.",
+    ),
     "plugin": ("dltool.commands.plugin:app", "Look after topics: list, check, install, new."),
     "reproduce": (
         "dltool.commands.reproduce:app",

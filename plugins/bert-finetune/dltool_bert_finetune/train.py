@@ -248,8 +248,7 @@ def _preflight(
         prepared.tokeniser.pad,
         data.targets,
     )
-    act(findings, console, strict=config.guards == "strict")
-    return findings
+    return act(findings, console, mode=config.guards, without=config.without)
 
 
 def _finish(
