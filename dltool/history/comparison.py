@@ -16,7 +16,7 @@ def rows(groups: Sequence[Group], name: str, *, high: bool) -> list[dict[str, An
     known = [each for each in found.values() if each is not None]
     best = (max if high else min)(known, key=lambda each: each.mean, default=None)
     scores = _other_scores(groups, name)
-    entries = []
+    entries: list[dict[str, Any]] = []
     for group in groups:
         own = found[group.label]
         gap = (
@@ -54,4 +54,6 @@ def _other_scores(groups: Sequence[Group], name: str) -> list[str]:
 
 def _spread(group: Group, name: str) -> dict[str, Any] | None:
     own = spread(group.values(name))
-    return own and {"mean": own.mean, "sd": own.sd, "n": own.n, "text": own.text()}
+    if own is None:
+        return None
+    return {"mean": own.mean, "sd": own.sd, "n": own.n, "text": own.text()}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -131,7 +131,7 @@ class PastRun:
         return {*FACTS, *self.scores, *self.record, *self.settings}
 
 
-FACTS = {
+FACTS: dict[str, Callable[[PastRun], str]] = {
     "folder": lambda run: str(run.folder),
     "topic": lambda run: run.topic,
     "name": lambda run: str(run.facts.get("name", "")),

@@ -188,7 +188,7 @@ def difference(one: Spread, other: Spread, comparisons: int = 1) -> Difference:
     error = math.sqrt(sum(parts))
     if error == 0:
         return Difference(value, value, value)
-    from scipy.special import stdtrit
+    from scipy.special import stdtrit  # type: ignore[import-untyped]
 
     freedom = sum(parts) ** 2 / sum(
         part**2 / (each.n - 1) for part, each in zip(parts, (one, other), strict=True)

@@ -6,7 +6,7 @@ import io
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -35,7 +35,8 @@ if TYPE_CHECKING:
 
 # after Okabe and Ito (2008), the faint yellow left out
 COLORS = (BLUE, RED, GREEN, ORANGE, "#CC79A7", "#56B4E9", INK)
-STROKES = ("-", "--", ":", "-.")
+Stroke = Literal["-", "--", ":", "-."]
+STROKES: tuple[Stroke, ...] = ("-", "--", ":", "-.")
 MOST_POINTS = 2000
 LOG_FROM = 30.0
 
@@ -108,7 +109,7 @@ def extent(bands: Sequence[Band]) -> tuple[float, float]:
     return min((low for low, _ in ends), default=0.0), max((high for _, high in ends), default=1.0)
 
 
-def look(place: int) -> tuple[str, str]:
+def look(place: int) -> tuple[str, Stroke]:
     """Return colour and stroke of the curve at this place."""
     return COLORS[place % len(COLORS)], STROKES[place // len(COLORS) % len(STROKES)]
 

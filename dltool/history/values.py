@@ -61,11 +61,12 @@ def flat(result: Any, path: str = "", depth: int = 0) -> dict[str, Measured]:
         if (number := _number(value)) is not None:
             found[name] = Measured(number)
         elif isinstance(value, Mapping) and (number := _number(value.get("value"))) is not None:
-            ends = (_number(value.get(end)) for end in ("low", "high"))
             # some topics tell them once, beside several numbers
             count = _number(value.get("n", result.get("n")))
             baseline = _number(value.get("baseline", result.get(f"baseline_{key}")))
-            found[name] = Measured(number, *ends, None if count is None else int(count), baseline)
+            low, high = _number(value.get("low")), _number(value.get("high"))
+            n = None if count is None else int(count)
+            found[name] = Measured(number, low, high, n, baseline)
         elif depth < DEEPEST:
             found |= flat(value, name, depth + 1)
     return found
