@@ -120,11 +120,10 @@ def thinned(values: Any, most: int = MOST_POINTS) -> Any:
     if count <= most:
         return np.arange(count)
     size = math.ceil(count / (most // 2))
-    whole = count // size * size
-    rows = values[:whole].reshape(-1, size)
-    starts = np.arange(0, whole, size)
+    rows = np.pad(values, (0, -count % size), mode="edge").reshape(-1, size)
+    starts = np.arange(0, count, size)
     places = [starts + rows.argmin(1), starts + rows.argmax(1), [0, count - 1]]
-    return np.unique(np.concatenate(places))
+    return np.unique(np.minimum(np.concatenate(places), count - 1))
 
 
 def _legend(figure: Figure, labels: Sequence[str]) -> None:

@@ -78,8 +78,10 @@ def _scale(figure: Any, bands: Sequence[Band]) -> None:
     high = max(float(each.mean.max()) for each in bands)
     left = min(float(each.x.min()) for each in bands)
     right = max(float(each.x.max()) for each in bands)
-    room, side = (abs(low) / 2 or 0.5) * (low == high), 0.5 * (left == right)
-    figure.set_y_limits(min_=low - room, max_=high + room)
+    # half a row above the highest value, which would else fall off the canvas
+    room = (high - low) / HEIGHT / 2 or abs(low) / 2 or 0.5
+    side = 0.5 * (left == right)
+    figure.set_y_limits(min_=low - room * (low == high), max_=high + room)
     figure.set_x_limits(min_=left - side, max_=right + side)
     figure.y_ticks_fkt = lambda value, _: f"{value:10.4g}"
     figure.x_ticks_fkt = lambda value, _: f"{value:<9.4g}"
