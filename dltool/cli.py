@@ -17,7 +17,7 @@ if not sys.stdout.isatty():
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-from dltool import __version__, console, plugins
+from dltool import __version__, console, plugins, ranks
 from dltool.commands import CORE_COMMANDS
 from dltool.errors import (
     CAUSES,
@@ -26,6 +26,7 @@ from dltool.errors import (
     Interrupted,
     OutOfMemory,
     PluginError,
+    Relayed,
     Stopped,
 )
 
@@ -228,6 +229,8 @@ def run(arguments: list[str]) -> int:
         return result if isinstance(result, int) else 0
     except Stopped:
         return 0
+    except Relayed as ended:
+        return ended.code
     except BrokenPipeError:
         return _reader_gone()
     except SystemExit:
@@ -245,7 +248,7 @@ def run(arguments: list[str]) -> int:
             print(error, file=sys.stderr)
             return 2
         known = explain(error, name)
-        console.print_error(known, command=name, as_json=as_json)
+        console.print_error(known, command=name, as_json=as_json and ranks.speaks())
         return known.exit_code
 
 

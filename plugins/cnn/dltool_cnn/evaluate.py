@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from dltool import device as devices
 from dltool import metrics, plots, runs
+from dltool import team as teams
 from dltool.console import Console
 from dltool.data import images as image_files
 from dltool.data import named
@@ -28,19 +29,21 @@ SPLITS = ("test", "val", "train")
 def evaluate(model: nn.Module, batches: Batches, num_classes: int) -> tuple[Tensor, float]:
     """Return the confusion matrix (C, C), rows true, and the mean cross-entropy.
 
-    The model is in evaluation mode meanwhile and goes back to the mode it was in.
+    Several ranks measure a part each and add up the counts. The model is in evaluation mode
+    meanwhile and goes back to the mode it was in.
     """
     was_training = model.training
     model.eval()
-    predicted, target, loss = [], [], 0.0
-    for images, labels in batches.batches(0):
+    team = teams.current()
+    matrix = torch.zeros(num_classes, num_classes, dtype=torch.int64)
+    loss = torch.zeros((), dtype=torch.float64)
+    for images, labels in team.divided(batches.batches(0)):
         logits = model(images)  # (B, C)
         loss += float(F.cross_entropy(logits, labels, reduction="sum"))
-        predicted.append(logits.argmax(1))
-        target.append(labels)
+        matrix += metrics.confusion(logits.argmax(1), labels, num_classes).cpu()
     model.train(was_training)
-    matrix = metrics.confusion(torch.cat(predicted), torch.cat(target), num_classes)
-    return matrix, loss / max(int(matrix.sum()), 1)
+    matrix, loss = team.summed(matrix), team.summed(loss)
+    return matrix, float(loss) / max(int(matrix.sum()), 1)
 
 
 def evaluate_run(

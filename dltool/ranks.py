@@ -1,0 +1,95 @@
+"""Ranks: the processes of one training on several devices or machines, as torchrun counts them.
+
+Each rank trains on its own part of every batch; rank 0 alone writes and prints. Who starts them,
+torchrun or `--nproc` (`dltool.launching`), tells each its number in RANK, LOCAL_RANK, WORLD_SIZE
+and LOCAL_WORLD_SIZE. What they say to one another is in `dltool.team`.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+from dltool.errors import ConfigError
+
+# set by `dltool.launching`: whose end is also that of its ranks
+PARENT = "DLTOOL_PARENT"
+
+
+@dataclass(frozen=True)
+class World:
+    """Which of how many ranks this process is: in all, and on this machine."""
+
+    rank: int = 0
+    count: int = 1
+    local_rank: int = 0
+    local_count: int = 1
+
+    @property
+    def is_first(self) -> bool:
+        """Whether this rank writes and prints."""
+        return self.rank == 0
+
+
+def world() -> World:
+    """Return what the environment says; a process that nobody has counted is the only rank.
+
+    Raises:
+        ConfigError: E202, the numbers contradict each other.
+    """
+    if "RANK" not in os.environ or "WORLD_SIZE" not in os.environ:
+        return World()
+    rank, count = _number("RANK", 0), _number("WORLD_SIZE", 1)
+    found = World(rank, count, _number("LOCAL_RANK", rank), _number("LOCAL_WORLD_SIZE", count))
+    inside = 0 <= found.rank < found.count and 0 <= found.local_rank < found.local_count
+    if not inside:
+        raise ConfigError(
+            "E202",
+            "RANK and WORLD_SIZE contradict each other",
+            received=f"rank {rank} of {count}, {found.local_rank} of {found.local_count} here",
+            cure="start the ranks with torchrun or --nproc, or unset RANK and WORLD_SIZE",
+        )
+    return found
+
+
+def _number(name: str, default: int) -> int:
+    text = os.environ.get(name, str(default))
+    try:
+        return int(text)
+    except ValueError:
+        raise ConfigError(
+            "E202", f"{name} in the environment is no number", received=text, cure=f"unset {name}"
+        ) from None
+
+
+def speaks() -> bool:
+    """Tell whether results and errors of this process go to stdout: one of several ranks has it."""
+    return os.environ.get("RANK", "0") == "0" or "WORLD_SIZE" not in os.environ
+
+
+def refuse_several(what: str) -> None:
+    """Refuse to work in several ranks what is done once.
+
+    Args:
+        what: the beginning of the sentence, as `--solver closed-form`.
+
+    Raises:
+        ConfigError: E205, this is one of several ranks.
+    """
+    if world().count > 1:
+        raise refusal(what)
+
+
+def refusal(what: str) -> ConfigError:
+    """Return the error that `refuse_several` raises."""
+    return ConfigError(
+        "E205",
+        f"{what} cannot be shared among several ranks",
+        cure="leave --nproc and torchrun out",
+    )
+
+
+def is_orphan() -> bool:
+    """Tell whether the process that started this rank has gone."""
+    parent = os.environ.get(PARENT)
+    return parent is not None and hasattr(os, "getppid") and str(os.getppid()) != parent
