@@ -15,6 +15,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import inspect
+import sys
 import typing
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -23,8 +24,9 @@ from typing import Any, Generic, TypeVar
 
 import typer
 
-from dltool import configs, options, resuming
+from dltool import configs, options, ranks, resuming
 from dltool.console import Console
+from dltool.errors import Relayed
 
 Config = TypeVar("Config")
 
@@ -47,6 +49,7 @@ BY_FIELD: dict[str, Any] = {
     "keep": options.KeepOption,
     "max_time": options.MaxTimeOption,
     "on_nan": options.OnNanOption,
+    "nproc": options.NprocOption,
     "guards": options.GuardsOption,
 }
 # and all of these, which say where and how to run and are no settings
@@ -97,23 +100,42 @@ class Asked(Generic[Config]):
         Raises:
             ConfigError: a value, or what was given beside `--resume`, is refused.
             CheckpointError: there is no such run.
+            Relayed: `--nproc` ranks have trained, in processes of their own.
         """
+        folder = None
         if self.resume is not None:
-            return resuming.resumed(
+            folder, config, origins = resuming.resumed(
                 self.resume,
                 self.topic,
                 self.config_class,
                 self.flags,
                 allow_changed=self.allow_changed,
             )
-        config, origins = configs.settle(
-            self.config_class,
-            flags=self.flags,
-            file=self.file,
-            file_name=self.file_name,
-            recipe=recipe,
+        else:
+            config, origins = configs.settle(
+                self.config_class,
+                flags=self.flags,
+                file=self.file,
+                file_name=self.file_name,
+                recipe=recipe,
+            )
+        self._spread(getattr(config, "nproc", 1))
+        return folder, config, origins
+
+    def _spread(self, count: int) -> None:
+        """Do the command's work in several ranks, unless this process is one of them.
+
+        Raises:
+            Relayed: the ranks have done it.
+        """
+        if count == 1 or ranks.is_rank():
+            return
+        from dltool import launching
+
+        console = self.console
+        raise Relayed(
+            launching.launch(count, sys.argv[1:], command=console.command, as_json=console.json)
         )
-        return None, config, origins
 
 
 def trains(

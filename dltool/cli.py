@@ -17,7 +17,7 @@ if not sys.stdout.isatty():
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-from dltool import __version__, console, plugins, ranks
+from dltool import __version__, console, plugins
 from dltool.commands import CORE_COMMANDS
 from dltool.errors import (
     CAUSES,
@@ -248,7 +248,7 @@ def run(arguments: list[str]) -> int:
             print(error, file=sys.stderr)
             return 2
         known = explain(error, name)
-        console.print_error(known, command=name, as_json=as_json and ranks.speaks())
+        console.print_error(known, command=name, as_json=as_json)
         return known.exit_code
 
 

@@ -10,6 +10,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import IO, TYPE_CHECKING, Any
 
+from dltool import ranks
+
 if TYPE_CHECKING:
     from dltool.errors import DltoolError
 
@@ -55,7 +57,7 @@ class Console:
         self.command = command
         self.json = json
         self.events = events
-        self.silent = False  # another rank than the first says nothing
+        self.silent = not ranks.speaks()
         self.warnings: list[str] = []
         self.started = time.monotonic()
 
@@ -166,8 +168,11 @@ class _Unseen(Progress):
 
 
 def print_error(error: DltoolError, *, command: str, as_json: bool) -> None:
-    """Print an error: one line on stderr, and one object on stdout with `--json`."""
-    if as_json:
+    """Print an error: one line on stderr, and one object on stdout with `--json`.
+
+    Another rank than the first writes to stderr alone.
+    """
+    if as_json and ranks.speaks():
         envelope = {
             "schema": SCHEMA,
             "command": command,
@@ -179,4 +184,4 @@ def print_error(error: DltoolError, *, command: str, as_json: bool) -> None:
     prefix = f"error {error.code}"
     if use_color(sys.stderr):
         prefix = f"\x1b[31m{prefix}\x1b[0m"
-    print(f"{prefix}: {error.one_line()}", file=sys.stderr, flush=True)
+    print(f"{ranks.label()}{prefix}: {error.one_line()}", file=sys.stderr, flush=True)

@@ -81,6 +81,7 @@ class SharedNorm(_BatchNorm):
                 training=False,
                 eps=self.eps,
             )
+        out: Tensor
         out, mean, variance, count = _Shared.apply(x, self.weight, self.bias, self.eps, self.team)
         if self.training and self.running_mean is not None:
             self._remember(mean, variance, float(count) / self.team.part.copies)

@@ -81,6 +81,14 @@ OnNanOption = Annotated[
 GuardsOption = Annotated[
     str, run_option("preflight, strict, off: checks before training.", "--guards")
 ]
+NprocOption = Annotated[
+    int,
+    run_option(
+        "Train in so many processes on this machine, a CUDA device each; see docs/scaling.md.",
+        "--nproc",
+        min=1,
+    ),
+]
 AllowChangedOption = Annotated[
     bool,
     run_option(

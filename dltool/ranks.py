@@ -31,13 +31,18 @@ class World:
         return self.rank == 0
 
 
+def is_rank() -> bool:
+    """Tell whether somebody has counted this process, be it as the only one."""
+    return "RANK" in os.environ and "WORLD_SIZE" in os.environ
+
+
 def world() -> World:
     """Return what the environment says; a process that nobody has counted is the only rank.
 
     Raises:
         ConfigError: E202, the numbers contradict each other.
     """
-    if "RANK" not in os.environ or "WORLD_SIZE" not in os.environ:
+    if not is_rank():
         return World()
     rank, count = _number("RANK", 0), _number("WORLD_SIZE", 1)
     found = World(rank, count, _number("LOCAL_RANK", rank), _number("LOCAL_WORLD_SIZE", count))
@@ -63,30 +68,32 @@ def _number(name: str, default: int) -> int:
 
 
 def speaks() -> bool:
-    """Tell whether results and errors of this process go to stdout: one of several ranks has it."""
-    return os.environ.get("RANK", "0") == "0" or "WORLD_SIZE" not in os.environ
+    """Tell whether this process prints: of several ranks the first one does, for all."""
+    return not label()
 
 
-def refuse_several(what: str) -> None:
-    """Refuse to work in several ranks what is done once.
+def label() -> str:
+    """Return what names this rank in front of an error; empty for the first or only one."""
+    is_one = os.environ.get("WORLD_SIZE", "1") == "1" or "RANK" not in os.environ
+    return "" if is_one or os.environ["RANK"] == "0" else f"rank {os.environ['RANK']}: "
+
+
+def refuse_several(what: str, nproc: int = 1) -> None:
+    """Refuse to do in several ranks what one process must do.
 
     Args:
         what: the beginning of the sentence, as `--solver closed-form`.
+        nproc: the ranks that the settings ask for.
 
     Raises:
-        ConfigError: E205, this is one of several ranks.
+        ConfigError: E205, there are several, or are to be.
     """
-    if world().count > 1:
-        raise refusal(what)
-
-
-def refusal(what: str) -> ConfigError:
-    """Return the error that `refuse_several` raises."""
-    return ConfigError(
-        "E205",
-        f"{what} cannot be shared among several ranks",
-        cure="leave --nproc and torchrun out",
-    )
+    if max(nproc, world().count) > 1:
+        raise ConfigError(
+            "E205",
+            f"{what} cannot be shared among several ranks",
+            cure="leave --nproc and torchrun out",
+        )
 
 
 def is_orphan() -> bool:

@@ -24,6 +24,11 @@ class RunCopy(Run):
     known: dict[str, Any] = field(default_factory=dict)
 
     @property
+    def writes(self) -> bool:
+        """Never: the first rank writes."""
+        return False
+
+    @property
     def home(self) -> Path:
         """The folder that the first rank writes."""
         return self.original

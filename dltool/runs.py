@@ -49,6 +49,11 @@ class Run:
     changed: dict[str, Any] = dataclasses.field(default_factory=dict)
 
     @property
+    def writes(self) -> bool:
+        """Whether what is written into `folder` stays; not in another rank than the first."""
+        return True
+
+    @property
     def home(self) -> Path:
         """Where the run's files are to be read; another rank than the first writes elsewhere."""
         return self.folder

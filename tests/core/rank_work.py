@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from dltool import optim, resuming, training
+from dltool import resuming, training
 from dltool import team as teams
 from dltool.console import Console
 from dltool.device import generator
@@ -80,7 +80,7 @@ def train(folder, *, resume=False, each_step=None, norm=False, dropout=0.0, size
                 run, net, optimizer, options, console=console, resume=resume
             ) as session,
         ):
-            for epoch in session.epochs(EPOCHS):
+            for _ in session.epochs(EPOCHS):
                 for x, y in session.batches(points):
                     with session.attempt():
                         loss = nn.functional.cross_entropy(net(x), y)
@@ -242,4 +242,5 @@ def everything(root):
 if __name__ == "__main__":
     torch.set_num_threads(1)
     root = Path(sys.argv[1])
+    train(root / "warm-up")  # what torch loads at a first step, once for all that are forked
     (root / "found.json").write_text(json.dumps(everything(root)))

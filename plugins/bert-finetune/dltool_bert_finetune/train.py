@@ -97,7 +97,7 @@ def train(
             rank=config.lora_rank,
         )
         description["groups"] = model.count_by_group(prepared.network)
-        if resume is None:
+        if resume is None and run.writes:
             model_folder.write_start(
                 run.folder, _plain(prepared.network), prepared.tokeniser, description
             )
