@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from dltool.errors import ConfigError
 
 # set by `dltool.launching`: whose end is also that of its ranks
-PARENT = "DLTOOL_PARENT"
+PARENT = "_DLTOOL_PARENT"
 
 
 @dataclass(frozen=True)
