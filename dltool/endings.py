@@ -44,6 +44,9 @@ def _alone_with(active: Session, error: BaseException) -> Exception | None:
     """Return what a rank raises that has failed without the others."""
     if not isinstance(error, Exception):
         return None
+    if isinstance(error, teams.Gone):
+        error.cure = active.run.resume_command
+        return None
     known = out_of_memory(error) if memory.is_out_of_memory(error) else None
     if not active.team.is_lost:
         teams.leave_last_words(known or error)

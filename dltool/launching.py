@@ -76,7 +76,7 @@ def _started(count: int, words: Sequence[str], folder: Path) -> list[Rank]:
     for number in range(count):
         said = (folder / f"rank-{number}").open("w+b") if number else None
         process = subprocess.Popen(
-            [sys.executable, "-m", "dltool", *words],
+            [sys.executable, *_path_flag(), "-m", "dltool", *words],
             env={**shared, "RANK": str(number), "LOCAL_RANK": str(number)},
             stdin=subprocess.DEVNULL,
             stdout=said,
@@ -86,6 +86,12 @@ def _started(count: int, words: Sequence[str], folder: Path) -> list[Rank]:
         )
         found.append(Rank(number, process, said))
     return found
+
+
+def _path_flag() -> list[str]:
+    """Return what lets `python -m` find the modules that this process has found."""
+    is_module = Path(sys.argv[0]).name == "__main__.py"
+    return [] if is_module else ["-P"]
 
 
 def _environment(count: int) -> dict[str, str]:
