@@ -52,6 +52,7 @@ BY_FIELD: dict[str, Any] = {
     "on_nan": options.OnNanOption,
     "nproc": options.NprocOption,
     "guards": options.GuardsOption,
+    "without": options.WithoutOption,
 }
 # and all of these, which say where and how to run and are no settings
 ALWAYS: dict[str, tuple[Any, object]] = {

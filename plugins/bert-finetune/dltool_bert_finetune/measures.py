@@ -214,7 +214,7 @@ def validation(logits: Tensor, values: Tensor, targets: Targets) -> dict[str, fl
 
 
 def probabilities(logits: Tensor, targets: Targets) -> Tensor:
-    """Return probabilities (N, C); for regression the numbers themselves (N, 1)."""
-    if targets.task == "regress":
+    """Return probabilities (N, C); for numbers and answers what the network gives, as it is."""
+    if targets.task in ("regress", "qa"):
         return logits
     return logits.sigmoid() if targets.task == "multilabel" else logits.softmax(1)

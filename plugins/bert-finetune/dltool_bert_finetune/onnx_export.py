@@ -25,7 +25,7 @@ class Logits(nn.Module):
         self.network, self.names = network, names
 
     def forward(self, *inputs: Tensor) -> Tensor:
-        """Return logits (B, outputs) for `input_ids`, `attention_mask` and maybe the segments."""
+        """Return the logits of `input_ids`, `attention_mask` and maybe the segments."""
         return model.forward(self.network, dict(zip(self.names, inputs, strict=True)))
 
 
@@ -40,7 +40,7 @@ def write(folder: Path, loaded: Loaded) -> None:
         library.load(name, EXTRA)
     encoded = loaded.tokeniser.encode(
         ["a short text", "a text that is a little longer"],
-        ["another", "and another"] if loaded.paired else [],
+        ["another", "and another"] if loaded.paired or loaded.targets.task == "qa" else [],
     )
     batch = encoded.batch([0, 1], loaded.tokeniser.pad)
     names = list(batch)
@@ -66,11 +66,12 @@ def _longest(loaded: Loaded) -> int:
 
 
 def logits_of(folder: Path, loaded: Loaded, texts: list[str], seconds: list[str]) -> Tensor:
-    """Return what onnxruntime gives for texts (N, outputs), with padding among them."""
+    """Return what onnxruntime gives for texts (N, outputs), or for all of their tokens."""
     onnxruntime = library.load("onnxruntime", EXTRA)
     session = onnxruntime.InferenceSession(str(folder / FILE), providers=["CPUExecutionProvider"])
     encoded = loaded.tokeniser.encode(texts, seconds)
     batch = encoded.batch(range(len(texts)), loaded.tokeniser.pad)
     taken = {each.name for each in session.get_inputs()}
     inputs = {name: part.numpy() for name, part in batch.items() if name in taken}
-    return torch.from_numpy(session.run(["logits"], inputs)[0])
+    logits: Tensor = torch.from_numpy(session.run(["logits"], inputs)[0])
+    return logits[batch["attention_mask"] != 0] if loaded.targets.by_token else logits

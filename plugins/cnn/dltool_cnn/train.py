@@ -166,8 +166,7 @@ def _preflight(
     findings += check_classifier(
         model, optimizer, loss, images[:64], labels[:64], len(data.classes)
     )
-    act(findings, console, strict=config.guards == "strict")
-    return findings
+    return act(findings, console, mode=config.guards, without=config.without)
 
 
 def _announce(
