@@ -14,20 +14,14 @@ from typing import Any, TypeVar, cast
 from dltool import environment, files, ranks, runs
 from dltool.console import Console
 from dltool.errors import ConfigError, DataError
-<<<<<<< HEAD
-from dltool.run_copies import RunCopy
-=======
 from dltool.guards import findings
->>>>>>> main
+from dltool.run_copies import RunCopy
 from dltool.runs import Run
 
 # options that change no result: they hold for one command and may differ at every resume
 FREE = frozenset(
-<<<<<<< HEAD
-    {"workers", "save_every", "keep", "max_time", "on_nan", "guards", "data_root", "nproc"}
-=======
     {"workers", "save_every", "keep", "max_time", "on_nan", "guards", "without", "data_root"}
->>>>>>> main
+    | {"nproc"}
 )
 CHANGED = "changed"
 
@@ -188,18 +182,13 @@ def _held(
         return
     folder = runs.claim(topic, name, out)
     with runs.locked(folder):
-<<<<<<< HEAD
-        yield runs.create(topic, name, folder, config, origins, grade)
+        run = runs.create(topic, name, folder, config, origins, grade)
+        _keep_findings(run, console)
+        yield run
 
 
 def _changed(config: Any, origins: Mapping[str, str]) -> dict[str, Any]:
     return {name: getattr(config, name) for name in origins if origins[name] == CHANGED}
-=======
-        run = runs.create(topic, name, folder, config, origins, grade)
-        _keep_findings(run, console)
-        yield run
-    run.refuse_unsaved()
->>>>>>> main
 
 
 def _keep_findings(run: Run, console: Console) -> None:
