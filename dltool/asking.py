@@ -86,6 +86,7 @@ class Asked(Generic[Config]):
     resume: str | None
     allow_changed: bool
     only_look: bool = False
+    verb: str = "train"
 
     @property
     def chosen(self) -> dict[str, Any]:
@@ -111,6 +112,7 @@ class Asked(Generic[Config]):
                 self.config_class,
                 self.flags,
                 allow_changed=self.allow_changed,
+                verb=self.verb,
             )
         config, origins = configs.settle(
             self.config_class,
@@ -221,6 +223,7 @@ def _asked(config_class: type[Any], topic: str, verb: str, values: Mapping[str, 
         resume=values["resume"],
         allow_changed=values["allow_changed"],
         only_look=values["ctx"].obj is Looked,
+        verb=verb,
     )
 
 
