@@ -88,6 +88,7 @@ class Asked(Generic[Config]):
     resume: str | None
     allow_changed: bool
     only_look: bool = False
+    verb: str = "train"
 
     @property
     def chosen(self) -> dict[str, Any]:
@@ -115,6 +116,7 @@ class Asked(Generic[Config]):
                 self.config_class,
                 self.flags,
                 allow_changed=self.allow_changed,
+                verb=self.verb,
             )
         else:
             config, origins = configs.settle(
@@ -243,6 +245,7 @@ def _asked(config_class: type[Any], topic: str, verb: str, values: Mapping[str, 
         resume=values["resume"],
         allow_changed=values["allow_changed"],
         only_look=values["ctx"].obj is Looked,
+        verb=verb,
     )
 
 

@@ -35,18 +35,22 @@ def resumed(
     flags: Mapping[str, Any],
     *,
     allow_changed: bool,
+    verb: str = runs.TRAIN,
 ) -> tuple[Path, Config, dict[str, str]]:
     """Return folder, settings and origins of the run that a user goes on with.
 
     Args:
         flags: the options given beside `--resume`. Those of `FREE` hold for this command; others
             are refused, or with `allow_changed` taken over.
+        verb: the command that asks; it must be the one that made the run.
 
     Raises:
         CheckpointError: there is no such run.
-        ConfigError: E207, an option differs that would change the result.
+        ConfigError: E207, an option differs that would change the result; E205, another command of
+            the topic made the run.
     """
     folder = runs.locate(text, topic)
+    _refuse_other_verb(folder, topic, verb)
     config, origins = runs.read_config(folder, config_class)
     changed = {
         name: value
@@ -66,6 +70,17 @@ def resumed(
         )
     origins.update(dict.fromkeys(changed, CHANGED))
     return folder, dataclasses.replace(cast(Any, config), **flags), origins
+
+
+def _refuse_other_verb(folder: Path, topic: str, verb: str) -> None:
+    facts = runs.read_json(folder)
+    own = runs.verb_of(facts)
+    if facts.get("topic") == topic and own != verb:
+        raise ConfigError(
+            "E205",
+            f"{folder} is a run of {topic} {own}, not of {topic} {verb}",
+            cure=f"dltool {topic} {own} --resume {shlex.quote(str(folder))}",
+        )
 
 
 def finished(folder: Path, topic: str, console: Console) -> dict[str, Any] | None:
@@ -120,17 +135,23 @@ def opened(
     out: Path | None,
     resume: Path | None,
     console: Console,
+    verb: str = runs.TRAIN,
 ) -> Iterator[Run]:
     """Hold a run folder, new or to go on with; nothing in it is written before it is locked.
 
     Of several ranks the first one holds it; the others get a copy, see `run_copies`.
+
+    Args:
+        verb: the topic's command that trains; `dltool resume` and `reproduce` call it again.
 
     Raises:
         ConfigError: E208, another process is using it; E204, the new folder is taken.
         CheckpointError: the folder is no run of this topic.
         DltoolError: E101, training went on past a full disk and not all was saved.
     """
-    by_one = _held(topic, name, config, origins, grade, out=out, resume=resume, console=console)
+    by_one = _held(
+        topic, name, config, origins, grade, out=out, resume=resume, console=console, verb=verb
+    )
     if ranks.world().count > 1:
         by_one = _held_by_first(by_one, topic, _changed(config, origins))
     with by_one as run:
@@ -172,6 +193,7 @@ def _held(
     out: Path | None,
     resume: Path | None,
     console: Console,
+    verb: str,
 ) -> Iterator[Run]:
     if resume is not None:
         run = runs.open_run(resume, topic)
@@ -182,7 +204,7 @@ def _held(
         return
     folder = runs.claim(topic, name, out)
     with runs.locked(folder):
-        run = runs.create(topic, name, folder, config, origins, grade)
+        run = runs.create(topic, name, folder, config, origins, grade, verb)
         _keep_findings(run, console)
         yield run
 
