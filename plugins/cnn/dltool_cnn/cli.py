@@ -10,7 +10,7 @@ import typer
 from dltool import asking, options, runs
 from dltool.console import Console
 from dltool.options import data_option, training_option
-from dltool_cnn import cli_deploy, cli_study
+from dltool_cnn import cli_deploy, cli_kernels, cli_study
 from dltool_cnn.config import (
     AUGMENTATIONS,
     LOADERS,
@@ -261,3 +261,4 @@ def import_(
 
 cli_deploy.register(app)
 cli_study.register(app)
+cli_kernels.register(app)
