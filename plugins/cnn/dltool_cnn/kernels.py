@@ -82,16 +82,18 @@ def convolve(image: Tensor, kernel: Tensor, padding: int, stride: int, console: 
     if not worst <= AGREES * max(1.0, float(found["conv2d"].abs().max())):
         raise CheckFailed("E601", f"the three ways differ by {worst:.2e}")
     times = timing.compare(ways, repeats=5)
+    taken = {name: 1e6 * each.median for name, each in times.items()}
+    values = found["loops"].tolist()
     result = {
-        "output": found["loops"].tolist(),
+        "output": values,
         "shape": list(found["loops"].shape),
         "largest_difference": worst,
-        "microseconds": {name: 1e6 * each.median for name, each in times.items()},
+        "microseconds": taken,
     }
-    rows = [[f"{value:g}" for value in row] for row in result["output"]]
+    rows = [[f"{value:g}" for value in row] for row in values]
     width = max(len(cell) for row in rows for cell in row)
     lines = ["  ".join(cell.rjust(width) for cell in row) for row in rows]
-    each = ", ".join(f"{name} {value:.0f} µs" for name, value in result["microseconds"].items())
+    each = ", ".join(f"{name} {value:.0f} µs" for name, value in taken.items())
     console.result(result, "\n".join([*lines, "", f"three ways agree: {each}"]))
 
 
