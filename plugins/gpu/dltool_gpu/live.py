@@ -26,7 +26,7 @@ class LiveBytes(TorchDispatchMode):
     """
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]  # torch leaves it untyped
         self.now = self.peak = 0
         self._known: dict[int, int] = {}
 
@@ -71,7 +71,8 @@ def emptied(model: nn.Module, device: str) -> nn.Module:
         return known[id(tensor)]
 
     for module in model.modules():
-        for tensors in (module._parameters, module._buffers):
+        parts: tuple[dict[str, Any], ...] = (module._parameters, module._buffers)
+        for tensors in parts:
             for name, tensor in tensors.items():
                 if tensor is not None:
                     tensors[name] = blank(tensor)

@@ -168,7 +168,7 @@ def _of_torchvision(name: str, inputs: tuple[Input, ...]) -> Source:
             f"{name} cannot be predicted: {UNFIT[family]}",
             cure="give MODULE:FUNCTION that returns the part of it that takes tensors alone",
         )
-    usual = (3, EDGES.get(name, 224), EDGES.get(name, 224))
+    usual: tuple[int, ...] = (3, EDGES.get(name, 224), EDGES.get(name, 224))
     if family == "video":
         usual = CLIPS.get(name, CLIP)
     return Source(name, lambda: _torchvision_model(name), inputs or (Input(usual),))
@@ -178,7 +178,9 @@ def _torchvision_model(name: str) -> nn.Module:
     from torchvision import models
 
     # warns about its own start values and downloads a backbone unless told otherwise
-    extra = {"init_weights": False} if name in ("googlenet", "inception_v3") else {}
+    extra: dict[str, object] = (
+        {"init_weights": False} if name in ("googlenet", "inception_v3") else {}
+    )
     module = models.get_model_builder(name).__module__
     if ".segmentation" in module:
         extra = {"weights_backbone": None}
