@@ -56,10 +56,13 @@ class Console:
         findings: what guards have found; a run folder keeps it.
     """
 
-    def __init__(self, command: str, *, json: bool = False, events: bool = False) -> None:
+    def __init__(
+        self, command: str, *, json: bool = False, events: bool = False, dry_run: str = ""
+    ) -> None:
         self.command = command
         self.json = json
         self.events = events
+        self.dry_run = dry_run
         self.warnings: list[str] = []
         self.findings: list[dict[str, Any]] = []
         self.started = time.monotonic()

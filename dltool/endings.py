@@ -6,7 +6,9 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from dltool import memory
+from dltool.console import Console
 from dltool.errors import Diverged, DltoolError, Interrupted, OutOfMemory, Stopped
+from dltool.rehearsal import Rehearsal
 
 if TYPE_CHECKING:
     from dltool.training import Session
@@ -93,6 +95,21 @@ def out_of_memory(error: BaseException) -> OutOfMemory:
     said = next(iter(str(error).splitlines()), type(error).__name__)[:200]
     cure = "use a smaller model or smaller inputs, --precision bf16, or another --device"
     return OutOfMemory("E801", f"memory ran out ({said})", cure=cure)
+
+
+def rehearsal_of(console: Console) -> Rehearsal | None:
+    """Return what watches the first steps of a dry run; None where a run is meant."""
+    return Rehearsal() if console.dry_run else None
+
+
+def rehearse(active: Session) -> None:
+    """End a dry run once its first steps have told enough.
+
+    Raises:
+        Stopped: they have; the forecast is printed.
+    """
+    if active.rehearsal is not None:
+        active.rehearsal.look(active)
 
 
 def log_epoch(active: Session, values: Mapping[str, float], is_best: bool) -> None:

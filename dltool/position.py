@@ -49,7 +49,8 @@ def begin(active: Session, *, resume: bool) -> None:
     size = sum(tensor.numel() * tensor.element_size() for tensor in tensors)
     size *= PARTS_OF_A_CHECKPOINT + (active.ema is not None)
     kept = max(active.settings.keep + 1, 3)  # `keep`, and one being written; the best weights
-    files.require_space(active.folder, kept * size, f"{kept} checkpoints of this model")
+    if not active.console.dry_run:
+        files.require_space(active.folder, kept * size, f"{kept} checkpoints of this model")
     if resume:
         restore(active)
         active.run.settle_changes(active.global_step)
