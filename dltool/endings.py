@@ -114,6 +114,7 @@ def rehearse(active: Session) -> None:
 
 def log_epoch(active: Session, values: Mapping[str, float], is_best: bool) -> None:
     """Write down what an epoch gave: in `metrics.jsonl`, as an event and for people."""
+    rehearse(active)  # an epoch may be shorter than a step
     skipped = {"skipped": active.nan.skipped} if active.nan.skipped else {}
     record = {
         "epoch": active.epoch + 1,

@@ -71,7 +71,9 @@ class Rehearsal:
         steps = active.steps_here
         if not steps:
             return
-        is_last = active.batch >= active.batches_in_epoch
+        # what is left of the epoch may be less than a whole step, or the next one has begun
+        left = active.batches_in_epoch - active.batch
+        is_last = active.batch == 0 or left < active.settings.accumulate
         if is_last or steps >= MOST_STEPS or self.moments[-1] - self.moments[0] >= SECONDS:
             tell(active.console, self.forecast(active))
 

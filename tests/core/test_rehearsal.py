@@ -71,6 +71,13 @@ def test_the_forecast_counts_steps_and_bytes_as_the_run_would_have_them(console,
     assert not (tmp_path / "runs").exists()
 
 
+@pytest.mark.parametrize("accumulate", [1, 3, 4])
+def test_it_ends_also_where_an_epoch_is_one_step_or_less(accumulate, console, tmp_path, capsys):
+    with pytest.raises(Stopped):
+        rehearsed(console, tmp_path, accumulate=accumulate)
+    assert told(capsys)["steps"] == 5 * -(-3 // accumulate)
+
+
 def test_what_the_disk_cannot_hold_is_refused(console, tmp_path, monkeypatch):
     monkeypatch.setattr(rehearsal, "free_bytes", lambda place: 10)
     with pytest.raises(DltoolError, match="too little space") as caught:
