@@ -74,7 +74,10 @@ class Rehearsal:
         # what is left of the epoch may be less than a whole step, or the next one has begun
         left = active.batches_in_epoch - active.batch
         is_last = active.batch == 0 or left < active.settings.accumulate
-        if is_last or steps >= MOST_STEPS or self.moments[-1] - self.moments[0] >= SECONDS:
+        # processes that train together end at the same step, whatever their clocks say
+        alone = active.team.count == 1
+        is_late = alone and self.moments[-1] - self.moments[0] >= SECONDS
+        if is_last or steps >= MOST_STEPS or is_late:
             tell(active.console, self.forecast(active))
 
     def forecast(self, active: Session) -> Forecast:

@@ -9,7 +9,7 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor
 
-from dltool import metrics
+from dltool import calibration, metrics
 from dltool_bert_finetune.targets import Targets
 
 
@@ -41,7 +41,7 @@ def classification(logits: Tensor, labels: Tensor, classes: Sequence[str]) -> di
         "macro_f1": metrics.macro_average(report)["f1"],
         "mcc": matthews(matrix),
         "auc": auc(shares, labels),
-        "calibration_error": metrics.expected_calibration_error(shares, labels),
+        "calibration_error": calibration.expected_calibration_error(shares, labels),
         "loss": metrics.negative_log_likelihood(logits, labels),
         "classes": report,
         "confusion": matrix.tolist(),
