@@ -94,6 +94,14 @@ WithoutOption = Annotated[
         show_default=False,
     ),
 ]
+NprocOption = Annotated[
+    int,
+    run_option(
+        "Train in so many processes on this machine, a CUDA device each; see docs/scaling.md.",
+        "--nproc",
+        min=1,
+    ),
+]
 AllowChangedOption = Annotated[
     bool,
     run_option(

@@ -49,9 +49,19 @@ class Run:
     log_failed: str = ""
     changed: dict[str, Any] = dataclasses.field(default_factory=dict)
 
+    @property
+    def writes(self) -> bool:
+        """Whether what is written into `folder` stays; not in another rank than the first."""
+        return True
+
+    @property
+    def home(self) -> Path:
+        """Where the run's files are to be read; another rank than the first writes elsewhere."""
+        return self.folder
+
     def facts(self) -> dict[str, Any]:
         """Return what `run.json` says."""
-        return read_json(self.folder)
+        return read_json(self.home)
 
     @functools.cached_property
     def identity(self) -> str:
@@ -91,7 +101,7 @@ class Run:
 
     def records(self) -> list[dict[str, Any]]:
         """Return the lines of `metrics.jsonl`; a half-written last line is left out."""
-        return read_records(self.folder)
+        return read_records(self.home)
 
     def truncate_log(self, step: int) -> None:
         """Forget what was logged after `step`, for a run that goes on from there."""
