@@ -243,6 +243,13 @@ def test_a_damaged_conll_file_is_one_line(content, words, tmp_path):
         read(path)
 
 
+def test_a_file_of_another_kind_is_named(tmp_path):
+    path = tmp_path / "a.csv"
+    path.write_text("text,label\na,b\n", encoding="utf-8")
+    with pytest.raises(DataError, match="promises no tagged words"):
+        read(path)
+
+
 def test_words_and_tags_must_pair_up(tmp_path):
     path = tmp_path / "a.jsonl"
     path.write_text('{"tokens": ["a", "b"], "tags": ["O"]}\n', encoding="utf-8")
