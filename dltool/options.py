@@ -78,6 +78,9 @@ OnNanOption = Annotated[
         "--on-nan",
     ),
 ]
+GuardsOption = Annotated[
+    str, run_option("preflight, strict, off: checks before training.", "--guards")
+]
 AllowChangedOption = Annotated[
     bool,
     run_option(

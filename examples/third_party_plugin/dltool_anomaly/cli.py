@@ -7,16 +7,16 @@ from typing import Annotated
 
 import typer
 
-from dltool import options, resuming, runs
+from dltool import asking, options, ranges, runs
 from dltool.console import Console
-from dltool.errors import ConfigError
 from dltool.options import data_option, training_option
+from dltool.training_config import TrainingConfig
 
 TOPIC = "anomaly"
 
 
 @dataclass(frozen=True)
-class TrainConfig:
+class TrainConfig(TrainingConfig):
     """Everything that shapes a training run."""
 
     data: str = "digits"
@@ -27,22 +27,11 @@ class TrainConfig:
     epochs: int = 30
     batch_size: int = 64
     learning_rate: float = 0.005
-    device: str = "auto"
-    seed: int = 0
-    save_every: str = "60s"
+    weight_decay: float = 1e-4
 
     def __post_init__(self) -> None:
-        if not 0 < self.learning_rate <= 10:
-            raise ConfigError(
-                "E202", "--lr is out of range", received=self.learning_rate, expected="(0, 10]"
-            )
-        if not 0 < self.false_alarms < 0.5:
-            raise ConfigError(
-                "E202",
-                "--false-alarms is out of range",
-                received=self.false_alarms,
-                expected="(0, 0.5)",
-            )
+        super().__post_init__()
+        ranges.inside("--false-alarms", self.false_alarms, 0.0, 0.5, open_low=True)
 
 
 app = typer.Typer(
@@ -60,8 +49,9 @@ def root() -> None:
 
 
 @app.command()
+@asking.trains(TrainConfig, TOPIC, leave_out=("guards",))
 def train(
-    ctx: typer.Context,
+    asked: asking.Asked[TrainConfig],
     data: Annotated[
         str, data_option("digits, or a CSV file: names, then rows of numbers.")
     ] = TrainConfig.data,
@@ -77,37 +67,13 @@ def train(
     code: Annotated[
         int, training_option("Numbers that a row is squeezed into.", min=1)
     ] = TrainConfig.code,
-    epochs: options.EpochsOption = TrainConfig.epochs,
-    batch_size: options.BatchSizeOption = TrainConfig.batch_size,
-    learning_rate: options.LrOption = TrainConfig.learning_rate,
-    device: options.DeviceOption = TrainConfig.device,
-    seed: options.SeedOption = TrainConfig.seed,
-    save_every: options.SaveEveryOption = TrainConfig.save_every,
-    out: options.OutOption = None,
-    resume: options.ResumeOption = None,
-    allow_changed: options.AllowChangedOption = False,
-    config: options.ConfigOption = None,
-    json: options.JsonOption = False,
-    events: options.EventsOption = False,
 ) -> None:
     """Learn what is usual, set the threshold, test it where odd rows are known."""
-    console = Console("anomaly train", json=json, events=events)
-    flags = options.given(ctx, TrainConfig)
-    folder = None
-    if resume is not None:
-        options.refuse_beside_resume(out=out, config=config)
-        folder, settings, origins = resuming.resumed(
-            resume, TOPIC, TrainConfig, flags, allow_changed=allow_changed
-        )
-    else:
-        file = runs.read_config_file(config, TrainConfig) if config else {}
-        settings, origins = runs.settle(
-            TrainConfig, flags=flags, file=file, file_name=str(config or "")
-        )
-    console.loading()
+    folder, config, origins = asked.settled()
+    asked.console.loading()
     from dltool_anomaly.detect import train as run_training
 
-    run_training(settings, origins, console=console, out=out, resume=folder)
+    run_training(config, origins, console=asked.console, out=asked.out, resume=folder)
 
 
 @app.command()

@@ -129,7 +129,14 @@ def train(
         if result is not None:
             console.result(result, _summary(result))
             return
-    device = devices.prepare(config.device, console, seed=config.seed)
+    device = devices.prepare(
+        config.device,
+        console,
+        precision=config.precision,
+        seed=config.seed,
+        threads=config.threads,
+        deterministic=config.deterministic,
+    )
     rows = load(config)
     torch.manual_seed(devices.derive_seed(config.seed, "weights"))
     model = Autoencoder(len(rows.columns), config.hidden, config.code)
@@ -137,7 +144,7 @@ def train(
     # a column that hardly varies must not drown the others by its rare values
     model.std.copy_(rows.train.std(0).clamp_min(0.1 * float(rows.train.std()) + 1e-9))
     model.to(device)
-    grade = devices.guarantee(device, deterministic=False)
+    grade = devices.guarantee(device, deterministic=config.deterministic)
     name = runs.short_name(config.data)
     with resuming.opened(
         TOPIC, name, config, origins, grade, out=out, resume=resume, console=console
@@ -159,9 +166,11 @@ def _loop(
 ) -> None:
     device = model.mean.device
     batches = Batches(rows.train.to(device), config.batch_size, config.seed)
-    optimizer = torch.optim.AdamW(optim.parameter_groups(model, 1e-4), lr=config.learning_rate)
-    scheduler = optim.schedule(optimizer, "cosine", config.epochs * len(batches))
-    settings = training.Settings(device=device, save_every=config.save_every, monitor="val_loss")
+    groups = optim.parameter_groups(model, config.weight_decay)
+    optimizer = torch.optim.AdamW(groups, lr=config.learning_rate)
+    steps = config.epochs * -(-len(batches) // config.accumulate)
+    scheduler = optim.schedule(optimizer, "cosine", steps)
+    settings = training.Settings.of(config, device, monitor="val_loss")
     with training.session(
         run, model, optimizer, settings, scheduler=scheduler, console=console, resume=resume
     ) as session:
@@ -169,7 +178,9 @@ def _loop(
             for batch in session.batches(batches, label=f"epoch {epoch + 1}"):
                 with session.attempt():
                     session.step(model(batch).mean(), count=len(batch))
-            session.report({"val_loss": float(_scores(model, rows.val).mean())})
+            with session.averaged():
+                oddness = float(_scores(model, rows.val).mean())
+            session.report({"val_loss": oddness})
         session.best.load_into(model)
 
 

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from dltool import options
 from dltool.options import data_option, training_option
 from dltool_bert_finetune.config import (
     CLASS_WEIGHTS,
-    GUARDS,
     MONITORS,
     SCHEDULES,
     SIZES,
@@ -88,7 +86,6 @@ CheckpointingOption = Annotated[
 MonitorOption = Annotated[
     str, training_option(f"What chooses the best epoch: {', '.join(MONITORS)}.")
 ]
-GuardsOption = Annotated[str, options.run_option(f"{', '.join(GUARDS)}: checks before training.")]
 PretrainDataOption = Annotated[
     str,
     data_option(

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from dltool import options, resuming, runs
-from dltool.console import Console
+from dltool import asking, options
 from dltool_bert_finetune import choices, pretrain_cli, using
 from dltool_bert_finetune.config import TrainConfig, recipe
 
@@ -25,8 +24,9 @@ def root() -> None:
 
 
 @app.command()
+@asking.trains(TrainConfig, TOPIC)
 def train(
-    ctx: typer.Context,
+    asked: asking.Asked[TrainConfig],
     data: choices.DataOption = TrainConfig.data,
     val_data: choices.ValDataOption = TrainConfig.val_data,
     test_data: choices.TestDataOption = TrainConfig.test_data,
@@ -46,11 +46,7 @@ def train(
     vocabulary: choices.VocabularyOption = TrainConfig.vocabulary,
     max_length: choices.MaxLengthOption = TrainConfig.max_length,
     new_head: choices.NewHeadOption = TrainConfig.new_head,
-    epochs: options.EpochsOption = TrainConfig.epochs,
-    batch_size: options.BatchSizeOption = TrainConfig.batch_size,
     max_tokens: choices.MaxTokensOption = TrainConfig.max_tokens,
-    learning_rate: options.LrOption = TrainConfig.learning_rate,
-    weight_decay: options.WeightDecayOption = TrainConfig.weight_decay,
     schedule: choices.ScheduleOption = TrainConfig.schedule,
     warmup: choices.WarmupOption = TrainConfig.warmup,
     layer_decay: choices.LayerDecayOption = TrainConfig.layer_decay,
@@ -60,53 +56,18 @@ def train(
     label_smoothing: choices.LabelSmoothingOption = TrainConfig.label_smoothing,
     class_weights: choices.ClassWeightsOption = TrainConfig.class_weights,
     gradient_checkpointing: choices.CheckpointingOption = TrainConfig.gradient_checkpointing,
-    accumulate: options.AccumulateOption = TrainConfig.accumulate,
-    clip: options.ClipOption = TrainConfig.clip,
-    ema: options.EmaOption = TrainConfig.ema,
-    patience: options.PatienceOption = TrainConfig.patience,
     monitor: choices.MonitorOption = TrainConfig.monitor,
-    device: options.DeviceOption = TrainConfig.device,
-    precision: options.PrecisionOption = TrainConfig.precision,
-    seed: options.SeedOption = TrainConfig.seed,
-    deterministic: options.DeterministicOption = TrainConfig.deterministic,
-    threads: options.ThreadsOption = TrainConfig.threads,
-    save_every: options.SaveEveryOption = TrainConfig.save_every,
-    keep: options.KeepOption = TrainConfig.keep,
-    max_time: options.MaxTimeOption = TrainConfig.max_time,
-    on_nan: options.OnNanOption = TrainConfig.on_nan,
-    guards: choices.GuardsOption = TrainConfig.guards,
-    out: options.OutOption = None,
-    resume: options.ResumeOption = None,
-    allow_changed: options.AllowChangedOption = False,
-    config: options.ConfigOption = None,
-    json: options.JsonOption = False,
-    events: options.EventsOption = False,
 ) -> None:
     """Train a text classifier; test it once; leave a run folder with the model."""
-    console = Console("bert-finetune train", json=json, events=events)
-    flags = options.given(ctx, TrainConfig)
-    folder = None
-    if resume is not None:
-        options.refuse_beside_resume(out=out, config=config)
-        if pretrain_cli.is_pretraining(resume):  # `dltool resume` knows one verb for all
-            pretrain_cli.go_on(resume, flags, console, allow_changed=allow_changed)
-            return
-        folder, settings, origins = resuming.resumed(
-            resume, TOPIC, TrainConfig, flags, allow_changed=allow_changed
-        )
-    else:
-        file = runs.read_config_file(config, TrainConfig) if config else {}
-        settings, origins = runs.settle(
-            TrainConfig,
-            flags=flags,
-            file=file,
-            file_name=str(config),
-            recipe=recipe({**file, **flags}),
-        )
-    console.loading()
+    if asked.resume is not None and pretrain_cli.is_pretraining(asked.resume):
+        # `dltool resume` knows one verb for all
+        pretrain_cli.go_on(asked)
+        return
+    folder, config, origins = asked.settled(recipe(asked.chosen))
+    asked.console.loading()
     from dltool_bert_finetune.train import train as run_training
 
-    run_training(settings, origins, console=console, out=out, resume=folder)
+    run_training(config, origins, console=asked.console, out=asked.out, resume=folder)
 
 
 app.command()(pretrain_cli.pretrain)

@@ -5,14 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from dltool import durations, nonfinite, ranges
+from dltool import ranges
 from dltool.errors import ConfigError
+from dltool.training_config import TrainingConfig
 
 REVIEWS = "reviews"
 SCRATCH = "scratch"
 TASKS = ("auto", "classify", "pair", "regress", "multilabel")
 SCHEDULES = ("linear", "cosine", "constant")
-GUARDS = ("preflight", "strict", "off")
 CLASS_WEIGHTS = ("none", "balanced")
 MONITORS = {"auto": "", "accuracy": "val_accuracy", "macro-f1": "val_macro_f1", "loss": "val_loss"}
 SIZES = {"tiny": (2, 128), "mini": (4, 256), "small": (4, 512), "base": (12, 768)}
@@ -20,7 +20,7 @@ FREEZE_WORDS = ("none", "embeddings", "encoder")
 
 
 @dataclass(frozen=True)
-class TrainConfig:
+class TrainConfig(TrainingConfig):
     """Everything that shapes a `bert-finetune` training run.
 
     Attributes:
@@ -65,7 +65,6 @@ class TrainConfig:
     batch_size: int = 32
     max_tokens: int = 8192
     learning_rate: float = 5e-5
-    weight_decay: float = 0.01
     schedule: str = "linear"
     warmup: float = 0.1
     layer_decay: float = 1.0
@@ -75,56 +74,30 @@ class TrainConfig:
     label_smoothing: float = 0.0
     class_weights: str = "none"
     gradient_checkpointing: bool = False
-    accumulate: int = 1
     clip: float = 1.0
-    ema: float = 0.0
-    patience: int = 0
     monitor: str = "auto"
-    device: str = "auto"
-    precision: str = "fp32"
-    seed: int = 0
-    deterministic: bool = False
-    threads: int = 0
-    save_every: str = "60s"
-    keep: int = 2
-    max_time: str = ""
-    on_nan: str = "stop"
-    guards: str = "preflight"
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         ranges.one_of("--task", self.task, TASKS)
         ranges.one_of("--size", self.size, tuple(SIZES))
         ranges.one_of("--schedule", self.schedule, SCHEDULES)
-        ranges.one_of("--guards", self.guards, GUARDS)
         ranges.one_of("--class-weights", self.class_weights, CLASS_WEIGHTS)
         ranges.one_of("--monitor", self.monitor, tuple(MONITORS))
-        ranges.one_of("--on-nan", self.on_nan, nonfinite.KINDS)
         for option, value, low in (
-            ("--epochs", self.epochs, 1),
-            ("--batch-size", self.batch_size, 1),
-            ("--accumulate", self.accumulate, 1),
             ("--max-tokens", self.max_tokens, 0),
             ("--max-train", self.max_train, 0),
             ("--max-eval", self.max_eval, 0),
             ("--lora-rank", self.lora_rank, 0),
-            ("--seed", self.seed, 0),
-            ("--patience", self.patience, 0),
-            ("--keep", self.keep, 2),
         ):
             ranges.at_least(option, value, low)
         ranges.inside("--max-length", self.max_length, 4, 100_000)
         ranges.inside("--vocabulary", self.vocabulary, 100, 1_000_000)
-        ranges.inside("--lr", self.learning_rate, 0.0, 10.0, open_low=True)
-        ranges.inside("--weight-decay", self.weight_decay, 0.0, 10.0)
         ranges.inside("--warmup", self.warmup, 0.0, 0.9)
         ranges.inside("--layer-decay", self.layer_decay, 0.0, 1.0, open_low=True)
         ranges.inside("--label-smoothing", self.label_smoothing, 0.0, 0.9)
         ranges.inside("--val-fraction", self.val_fraction, 0.0, 0.5, open_low=True)
         ranges.inside("--test-fraction", self.test_fraction, 0.0, 0.5, open_low=True)
-        ranges.inside("--clip", self.clip, 0.0, 1e6)
-        ranges.inside("--ema", self.ema, 0.0, 0.999999)
-        durations.parse_every("--save-every", self.save_every)
-        durations.parse_duration("--max-time", self.max_time)
         if not self.freeze.isdecimal():
             ranges.one_of("--freeze", self.freeze, FREEZE_WORDS)
         self._check_pairs()

@@ -117,7 +117,8 @@ def _loop(
                     words, follows = answers(network, batch)  # (M, V), (B, 2)
                     loss = loss_of(words, follows, batch, paired=prepared.paired)
                     session.step(loss, count=len(batch["input_ids"]))
-            found = measure(network, prepared.splits["val"], paired=prepared.paired)
+            with session.averaged():
+                found = measure(network, prepared.splits["val"], paired=prepared.paired)
             session.report({f"val_{name}": value for name, value in found.items()})
         session.best.load_into(network)
         test = measure(network, prepared.splits["test"], paired=prepared.paired)

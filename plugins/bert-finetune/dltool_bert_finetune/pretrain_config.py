@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from dltool import durations, nonfinite, ranges
+from dltool import ranges
 from dltool.errors import ConfigError
+from dltool.training_config import TrainingConfig
 from dltool_bert_finetune.config import SCHEDULES, SCRATCH, SIZES
 
 LEE = "lee"
@@ -14,7 +15,7 @@ DOCUMENTS = ("line", "blank")
 
 
 @dataclass(frozen=True)
-class PretrainConfig:
+class PretrainConfig(TrainingConfig):
     """Everything that shapes a pre-training run.
 
     Attributes:
@@ -41,48 +42,24 @@ class PretrainConfig:
     mask_fraction: float = 0.15
     whole_word: bool = False
     next_sentence: bool = True
-    epochs: int = 10
     batch_size: int = 32
     learning_rate: float = 1e-3
-    weight_decay: float = 0.01
     schedule: str = "linear"
     warmup: float = 0.1
-    accumulate: int = 1
     clip: float = 1.0
-    patience: int = 0
-    device: str = "auto"
-    precision: str = "fp32"
-    seed: int = 0
-    deterministic: bool = False
-    threads: int = 0
-    save_every: str = "60s"
-    keep: int = 2
-    max_time: str = ""
-    on_nan: str = "stop"
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         ranges.one_of("--documents", self.documents, DOCUMENTS)
         ranges.one_of("--size", self.size, tuple(SIZES))
         ranges.one_of("--schedule", self.schedule, SCHEDULES)
-        ranges.one_of("--on-nan", self.on_nan, nonfinite.KINDS)
-        ranges.at_least("--epochs", self.epochs, 1)
-        ranges.at_least("--batch-size", self.batch_size, 1)
-        ranges.at_least("--accumulate", self.accumulate, 1)
         ranges.at_least("--max-documents", self.max_documents, 0)
-        ranges.at_least("--seed", self.seed, 0)
-        ranges.at_least("--patience", self.patience, 0)
-        ranges.at_least("--keep", self.keep, 2)
         ranges.inside("--max-length", self.max_length, 8, 512)
         ranges.inside("--vocabulary", self.vocabulary, 100, 1_000_000)
         ranges.inside("--mask-fraction", self.mask_fraction, 0.01, 0.5)
-        ranges.inside("--lr", self.learning_rate, 0.0, 10.0, open_low=True)
-        ranges.inside("--weight-decay", self.weight_decay, 0.0, 10.0)
         ranges.inside("--warmup", self.warmup, 0.0, 0.9)
-        ranges.inside("--clip", self.clip, 0.0, 1e6)
         ranges.inside("--val-fraction", self.val_fraction, 0.0, 0.5, open_low=True)
         ranges.inside("--test-fraction", self.test_fraction, 0.0, 0.4, open_low=True)
-        durations.parse_every("--save-every", self.save_every)
-        durations.parse_duration("--max-time", self.max_time)
         if self.revision and self.model == SCRATCH:
             raise ConfigError("E205", "--revision belongs to a name on the Hub: it needs --model")
 

@@ -7,12 +7,11 @@ from typing import Annotated
 
 import typer
 
-from dltool import options, resuming, runs
+from dltool import asking, options, runs
 from dltool.console import Console
-from dltool.options import data_option, run_option, training_option
+from dltool.options import data_option, training_option
 from dltool_cnn.config import (
     AUGMENTATIONS,
-    GUARDS,
     LOADERS,
     MODELS,
     SCHEDULES,
@@ -38,8 +37,9 @@ def root() -> None:
 
 
 @app.command()
+@asking.trains(TrainConfig, TOPIC)
 def train(
-    ctx: typer.Context,
+    asked: asking.Asked[TrainConfig],
     data: Annotated[
         str,
         data_option(
@@ -82,57 +82,19 @@ def train(
     dropout: Annotated[
         float, training_option("Dropout before the last layer of mlp and simple-cnn.")
     ] = TrainConfig.dropout,
-    epochs: options.EpochsOption = TrainConfig.epochs,
-    batch_size: options.BatchSizeOption = TrainConfig.batch_size,
-    learning_rate: options.LrOption = TrainConfig.learning_rate,
-    weight_decay: options.WeightDecayOption = TrainConfig.weight_decay,
     schedule: Annotated[str, training_option(f"{', '.join(SCHEDULES)}.")] = TrainConfig.schedule,
     label_smoothing: Annotated[
         float, training_option("Share of the target spread over all classes.")
     ] = TrainConfig.label_smoothing,
-    accumulate: options.AccumulateOption = TrainConfig.accumulate,
-    clip: options.ClipOption = TrainConfig.clip,
-    ema: options.EmaOption = TrainConfig.ema,
-    patience: options.PatienceOption = TrainConfig.patience,
-    device: options.DeviceOption = TrainConfig.device,
-    precision: options.PrecisionOption = TrainConfig.precision,
-    seed: options.SeedOption = TrainConfig.seed,
-    deterministic: options.DeterministicOption = TrainConfig.deterministic,
-    threads: options.ThreadsOption = TrainConfig.threads,
-    save_every: options.SaveEveryOption = TrainConfig.save_every,
-    keep: options.KeepOption = TrainConfig.keep,
-    max_time: options.MaxTimeOption = TrainConfig.max_time,
-    on_nan: options.OnNanOption = TrainConfig.on_nan,
-    guards: Annotated[
-        str, run_option(f"{', '.join(GUARDS)}: checks before training.")
-    ] = TrainConfig.guards,
-    out: options.OutOption = None,
-    resume: options.ResumeOption = None,
-    allow_changed: options.AllowChangedOption = False,
-    config: options.ConfigOption = None,
-    json: options.JsonOption = False,
-    events: options.EventsOption = False,
 ) -> None:
     """Train a classifier; test it once; leave a run folder with the model."""
-    console = Console("cnn train", json=json, events=events)
-    flags = options.given(ctx, TrainConfig)
-    folder = None
-    if resume is not None:
-        options.refuse_beside_resume(out=out, config=config)
-        folder, settings, origins = resuming.resumed(
-            resume, TOPIC, TrainConfig, flags, allow_changed=allow_changed
-        )
-    else:
-        file = runs.read_config_file(config, TrainConfig) if config else {}
-        chosen = {**file, **flags}
-        defaults = recipe(chosen.get("data", data), chosen.get("model", model))
-        settings, origins = runs.settle(
-            TrainConfig, flags=flags, file=file, file_name=str(config), recipe=defaults
-        )
-    console.loading()
+    chosen = asked.chosen
+    defaults = recipe(chosen.get("data", data), chosen.get("model", model))
+    folder, config, origins = asked.settled(defaults)
+    asked.console.loading()
     from dltool_cnn.train import train as run_training
 
-    run_training(settings, origins, console=console, out=out, resume=folder)
+    run_training(config, origins, console=asked.console, out=asked.out, resume=folder)
 
 
 @app.command()

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dltool import durations, nonfinite, ranges
+from dltool import ranges
 from dltool.errors import ConfigError
+from dltool.training_config import TrainingConfig
 
 MODELS = {
     "linear": "softmax regression: one linear layer",
@@ -20,12 +21,11 @@ MODELS = {
 }
 SCHEDULES = ("one-cycle", "cosine", "constant")
 LOADERS = ("auto", "resident", "stream")
-GUARDS = ("preflight", "strict", "off")
 AUGMENTATIONS = ("flip", "crop")
 
 
 @dataclass(frozen=True)
-class TrainConfig:
+class TrainConfig(TrainingConfig):
     """Everything that shapes a `cnn` training run.
 
     Attributes:
@@ -44,9 +44,6 @@ class TrainConfig:
     data_root: str = ""
     model: str = "simple-cnn"
     epochs: int = 12
-    batch_size: int = 128
-    learning_rate: float = 0.01
-    weight_decay: float = 0.01
     schedule: str = "one-cycle"
     label_smoothing: float = 0.05
     augment: str = "none"
@@ -54,49 +51,22 @@ class TrainConfig:
     hidden: str = "256"
     dropout: float = 0.0
     width: int = 16
-    accumulate: int = 1
-    clip: float = 0.0
     val_fraction: float = 0.1
     test_fraction: float = 0.2
     loader: str = "auto"
     workers: int = 2
-    device: str = "auto"
-    precision: str = "fp32"
-    seed: int = 0
-    deterministic: bool = False
-    threads: int = 0
-    save_every: str = "60s"
-    keep: int = 2
-    max_time: str = ""
-    patience: int = 0
-    ema: float = 0.0
-    on_nan: str = "stop"
-    guards: str = "preflight"
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         ranges.one_of("--model", self.model, tuple(MODELS))
         ranges.one_of("--schedule", self.schedule, SCHEDULES)
         ranges.one_of("--loader", self.loader, LOADERS)
-        ranges.one_of("--guards", self.guards, GUARDS)
-        ranges.at_least("--epochs", self.epochs, 1)
-        ranges.at_least("--batch-size", self.batch_size, 1)
-        ranges.at_least("--accumulate", self.accumulate, 1)
         ranges.at_least("--width", self.width, 1)
         ranges.at_least("--image-size", self.image_size, 0)
-        ranges.at_least("--seed", self.seed, 0)
-        ranges.inside("--lr", self.learning_rate, 0.0, 100.0, open_low=True)
-        ranges.inside("--weight-decay", self.weight_decay, 0.0, 10.0)
         ranges.inside("--label-smoothing", self.label_smoothing, 0.0, 0.9)
         ranges.inside("--dropout", self.dropout, 0.0, 0.95)
         ranges.inside("--val-fraction", self.val_fraction, 0.0, 0.5, open_low=True)
         ranges.inside("--test-fraction", self.test_fraction, 0.0, 0.5, open_low=True)
-        ranges.inside("--clip", self.clip, 0.0, 1e6)
-        ranges.inside("--ema", self.ema, 0.0, 0.999999)
-        ranges.at_least("--keep", self.keep, 2)
-        ranges.at_least("--patience", self.patience, 0)
-        ranges.one_of("--on-nan", self.on_nan, nonfinite.KINDS)
-        durations.parse_every("--save-every", self.save_every)
-        durations.parse_duration("--max-time", self.max_time)
         for name in self.augmentations:
             ranges.one_of("--augment", name, AUGMENTATIONS)
         if not all(width > 0 for width in self.hidden_widths):

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from dltool import options, resuming, runs
-from dltool.console import Console
-from dltool.options import data_option, run_option, training_option
+from dltool import asking
+from dltool.options import data_option, training_option
 from dltool_detect.config import (
     AUGMENTATIONS,
     FORMATS,
-    GUARDS,
     MODELS,
     SCHEDULES,
     TrainConfig,
@@ -40,8 +37,9 @@ BackboneOption = Annotated[
 ]
 
 
+@asking.trains(TrainConfig, TOPIC)
 def train(
-    ctx: typer.Context,
+    asked: asking.Asked[TrainConfig],
     data: Annotated[
         str,
         data_option("A folder or zip with boxes; or shapes: made-up pictures."),
@@ -68,62 +66,16 @@ def train(
         str, training_option("Begin from: none, coco (torchvision's models), a file or a run.")
     ] = TrainConfig.weights,
     backbone: BackboneOption = TrainConfig.backbone,
-    epochs: options.EpochsOption = TrainConfig.epochs,
-    batch_size: options.BatchSizeOption = TrainConfig.batch_size,
-    learning_rate: options.LrOption = TrainConfig.learning_rate,
-    weight_decay: options.WeightDecayOption = TrainConfig.weight_decay,
     schedule: Annotated[str, training_option(f"{', '.join(SCHEDULES)}.")] = TrainConfig.schedule,
-    accumulate: options.AccumulateOption = TrainConfig.accumulate,
-    clip: options.ClipOption = TrainConfig.clip,
-    ema: options.EmaOption = TrainConfig.ema,
-    patience: options.PatienceOption = TrainConfig.patience,
-    device: options.DeviceOption = TrainConfig.device,
-    precision: options.PrecisionOption = TrainConfig.precision,
-    seed: options.SeedOption = TrainConfig.seed,
-    deterministic: options.DeterministicOption = TrainConfig.deterministic,
-    threads: options.ThreadsOption = TrainConfig.threads,
-    save_every: options.SaveEveryOption = TrainConfig.save_every,
-    keep: options.KeepOption = TrainConfig.keep,
-    max_time: options.MaxTimeOption = TrainConfig.max_time,
-    on_nan: options.OnNanOption = TrainConfig.on_nan,
-    guards: Annotated[
-        str, run_option(f"{', '.join(GUARDS)}: checks before training.")
-    ] = TrainConfig.guards,
-    out: options.OutOption = None,
-    resume: options.ResumeOption = None,
-    allow_changed: options.AllowChangedOption = False,
-    config: options.ConfigOption = None,
-    json: options.JsonOption = False,
-    events: options.EventsOption = False,
 ) -> None:
     """Train a detector on your own boxes; test it once; leave a run folder with the model."""
-    console = Console("detect train", json=json, events=events)
-    flags = options.given(ctx, TrainConfig)
-    if resume is not None:
-        options.refuse_beside_resume(out=out, config=config)
-        folder, settings, origins = resuming.resumed(
-            resume, TOPIC, TrainConfig, flags, allow_changed=allow_changed
-        )
-    else:
-        folder = None
-        settings, origins = _settled(flags, config)
-    console.loading()
+    chosen = asked.chosen
+    defaults = recipe(chosen.get("data", data), chosen.get("model", model))
+    folder, config, origins = asked.settled(defaults)
+    asked.console.loading()
     from dltool_detect.train import train as run_training
 
-    run_training(settings, origins, console=console, out=out, resume=folder)
-
-
-def _settled(flags: dict[str, Any], config: Path | None) -> tuple[TrainConfig, dict[str, str]]:
-    """Lay flags over the file, over what suits data and model, over the defaults."""
-    file = runs.read_config_file(config, TrainConfig) if config else {}
-    chosen = {"data": TrainConfig.data, "model": TrainConfig.model, **file, **flags}
-    return runs.settle(
-        TrainConfig,
-        flags=flags,
-        file=file,
-        file_name=str(config),
-        recipe=recipe(chosen["data"], chosen["model"]),
-    )
+    run_training(config, origins, console=asked.console, out=asked.out, resume=folder)
 
 
 def register(app: typer.Typer) -> None:

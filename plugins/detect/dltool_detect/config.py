@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from dltool import durations, nonfinite
 from dltool.errors import ConfigError
 from dltool.ranges import inside, one_of
+from dltool.training_config import TrainingConfig
 
 MODELS = {
     "ssd-tiny": "single shot, 1.9 M parameters, learns from scratch on a CPU",
@@ -27,14 +27,13 @@ OWN = ("ssd-tiny", "rcnn", "fast-rcnn")
 FIXED_SIZES = {"ssd300": 300, "ssdlite": 320}
 FORMATS = ("auto", "voc", "coco", "yolo")
 SCHEDULES = ("one-cycle", "cosine", "constant")
-GUARDS = ("preflight", "strict", "off")
 AUGMENTATIONS = ("flip", "vflip", "rotate", "scale", "color", "mosaic")
 # deepest stride is 32; below 64 pixels its map would be a single place
 SMALLEST_SIZE, LARGEST_SIZE = 64, 2048
 
 
 @dataclass(frozen=True)
-class TrainConfig:
+class TrainConfig(TrainingConfig):
     """Everything that shapes a `detect` training run.
 
     Attributes:
@@ -63,48 +62,21 @@ class TrainConfig:
     schedule: str = "one-cycle"
     augment: str = "flip,scale,color,mosaic"
     mosaic: float = 0.5
-    accumulate: int = 1
     clip: float = 10.0
     ema: float = 0.995
     val_split: float = 0.2
-    patience: int = 0
-    device: str = "auto"
-    precision: str = "fp32"
-    seed: int = 0
-    deterministic: bool = False
-    threads: int = 0
-    save_every: str = "60s"
-    keep: int = 2
-    max_time: str = ""
-    on_nan: str = "stop"
-    guards: str = "preflight"
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         one_of("--model", self.model, tuple(MODELS))
         one_of("--format", self.format, FORMATS)
         one_of("--schedule", self.schedule, SCHEDULES)
-        one_of("--guards", self.guards, GUARDS)
-        one_of("--on-nan", self.on_nan, nonfinite.KINDS)
         for name in self.augmentations:
             one_of("--augment", name, AUGMENTATIONS)
-        inside("--epochs", self.epochs, 1, 1_000_000)
-        inside("--batch-size", self.batch_size, 1, 65_536)
-        inside("--accumulate", self.accumulate, 1, 65_536)
-        inside("--keep", self.keep, 2, 1_000_000)
-        inside("--seed", self.seed, 0, 2**63 - 1)
-        inside("--patience", self.patience, 0, 1_000_000)
         if self.image_size:
             inside("--image-size", self.image_size, SMALLEST_SIZE, LARGEST_SIZE)
-        if not self.learning_rate > 0:
-            inside("--lr", self.learning_rate, 1e-12, 100.0)
-        inside("--lr", self.learning_rate, 0.0, 100.0)
-        inside("--weight-decay", self.weight_decay, 0.0, 10.0)
         inside("--mosaic", self.mosaic, 0.0, 1.0)
         inside("--val-split", self.val_split, 0.01, 0.9)
-        inside("--clip", self.clip, 0.0, 1e6)
-        inside("--ema", self.ema, 0.0, 0.999999)
-        durations.parse_every("--save-every", self.save_every)
-        durations.parse_duration("--max-time", self.max_time)
         self._check_beginnings()
 
     def _check_beginnings(self) -> None:

@@ -7,13 +7,12 @@ from typing import Annotated
 
 import typer
 
-from dltool import options, resuming, runs
+from dltool import asking, options, runs
 from dltool.console import Console
 from dltool.data.table_rows import Format
 from dltool.options import data_option, run_option, training_option
 from dltool_linreg.config import (
     BUILT_IN,
-    GUARDS,
     OPTIMIZERS,
     SCHEDULES,
     SOLVERS,
@@ -47,8 +46,9 @@ def root() -> None:
 
 
 @app.command()
+@asking.trains(TrainConfig, TOPIC)
 def train(
-    ctx: typer.Context,
+    asked: asking.Asked[TrainConfig],
     data: Annotated[
         str, data_option(f"A CSV file with a header line, or: {', '.join(BUILT_IN)}.")
     ] = TrainConfig.data,
@@ -106,7 +106,6 @@ def train(
     optimizer: Annotated[
         str, training_option(f"Of --solver nn: {', '.join(OPTIMIZERS)}.")
     ] = TrainConfig.optimizer,
-    epochs: options.EpochsOption = TrainConfig.epochs,
     batch_size: Annotated[
         int, training_option("Rows a step; 0: all training rows.", min=0)
     ] = TrainConfig.batch_size,
@@ -122,45 +121,13 @@ def train(
     device: Annotated[
         str, run_option("cpu, cuda, cuda:N or auto; a small model is fastest on the cpu.")
     ] = TrainConfig.device,
-    seed: options.SeedOption = TrainConfig.seed,
-    threads: options.ThreadsOption = TrainConfig.threads,
-    patience: options.PatienceOption = TrainConfig.patience,
-    save_every: options.SaveEveryOption = TrainConfig.save_every,
-    keep: options.KeepOption = TrainConfig.keep,
-    max_time: options.MaxTimeOption = TrainConfig.max_time,
-    on_nan: options.OnNanOption = TrainConfig.on_nan,
-    guards: Annotated[
-        str, run_option(f"{', '.join(GUARDS)}: checks before training.")
-    ] = TrainConfig.guards,
-    out: options.OutOption = None,
-    resume: options.ResumeOption = None,
-    allow_changed: options.AllowChangedOption = False,
-    config: options.ConfigOption = None,
-    json: options.JsonOption = False,
-    events: options.EventsOption = False,
 ) -> None:
     """Fit a model; compare it with the exact minimum; test it once; leave a run folder."""
-    console = Console("linreg train", json=json, events=events)
-    flags = options.given(ctx, TrainConfig)
-    folder = None
-    if resume is not None:
-        options.refuse_beside_resume(out=out, config=config)
-        folder, settings, origins = resuming.resumed(
-            resume, TOPIC, TrainConfig, flags, allow_changed=allow_changed
-        )
-    else:
-        file = runs.read_config_file(config, TrainConfig) if config else {}
-        settings, origins = runs.settle(
-            TrainConfig,
-            flags=flags,
-            file=file,
-            file_name=str(config),
-            recipe=recipe({**file, **flags}),
-        )
-    console.loading()
+    folder, config, origins = asked.settled(recipe(asked.chosen))
+    asked.console.loading()
     from dltool_linreg.train import train as run_training
 
-    run_training(settings, origins, console=console, out=out, resume=folder)
+    run_training(config, origins, console=asked.console, out=asked.out, resume=folder)
 
 
 @app.command()

@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from dltool import durations, nonfinite, ranges
+from dltool import ranges
 from dltool.errors import ConfigError
+from dltool.training_config import RunConfig
 
 BUILT_IN = {
     "synthetic": "normal features, known weights (--true-w, --true-b), normal noise",
@@ -20,11 +21,10 @@ TASKS = ("regression", "logistic", "softmax")
 SOLVERS = ("auto", "closed-form", "scratch", "nn")
 OPTIMIZERS = ("sgd", "adam")
 SCHEDULES = ("constant", "cosine", "one-cycle")
-GUARDS = ("preflight", "strict", "off")
 
 
 @dataclass(frozen=True)
-class TrainConfig:
+class TrainConfig(RunConfig):
     """Everything that shapes a `linreg` training run.
 
     Attributes:
@@ -73,28 +73,16 @@ class TrainConfig:
     feature_std: float = 1.0
     degree: int = 2
     device: str = "cpu"
-    seed: int = 0
-    threads: int = 0
-    save_every: str = "60s"
-    keep: int = 2
-    max_time: str = ""
     patience: int = 0
-    on_nan: str = "stop"
-    guards: str = "preflight"
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         ranges.one_of("--task", self.task, TASKS)
         ranges.one_of("--solver", self.solver, SOLVERS)
         ranges.one_of("--optimizer", self.optimizer, OPTIMIZERS)
         ranges.one_of("--schedule", self.schedule, SCHEDULES)
-        ranges.one_of("--guards", self.guards, GUARDS)
-        ranges.one_of("--on-nan", self.on_nan, nonfinite.KINDS)
-        durations.parse_every("--save-every", self.save_every)
-        durations.parse_duration("--max-time", self.max_time)
-        ranges.at_least("--epochs", self.epochs, 1)
         ranges.at_least("--batch-size", self.batch_size, 0)
         ranges.at_least("--samples", self.samples, 3)
-        ranges.at_least("--seed", self.seed, 0)
         ranges.inside("--test-fraction", self.test_fraction, 0.0, 0.9)
         ranges.inside("--momentum", self.momentum, 0.0, 0.9999)
         ranges.inside("--degree", self.degree, 1, 30)

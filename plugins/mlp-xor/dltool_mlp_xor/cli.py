@@ -7,12 +7,11 @@ from typing import Annotated
 
 import typer
 
-from dltool import options, resuming, runs
+from dltool import asking, options, runs
 from dltool.console import Console
 from dltool.options import data_option, run_option, training_option
 from dltool_mlp_xor.config import (
     ACTIVATIONS,
-    GUARDS,
     INITS,
     LOSSES,
     OPTIMIZERS,
@@ -38,8 +37,9 @@ def root() -> None:
 
 
 @app.command()
+@asking.trains(TrainConfig, TOPIC)
 def train(
-    ctx: typer.Context,
+    asked: asking.Asked[TrainConfig],
     task: Annotated[
         str, data_option(f"{', '.join(TASKS)}: which points to tell apart.")
     ] = TrainConfig.task,
@@ -65,18 +65,13 @@ def train(
         str, training_option(f"{', '.join(LOSSES)} (plain output against -1 and 1).")
     ] = TrainConfig.loss,
     optimizer: Annotated[str, training_option(f"{', '.join(OPTIMIZERS)}.")] = TrainConfig.optimizer,
-    epochs: options.EpochsOption = TrainConfig.epochs,
     passes: Annotated[
         int,
         training_option(
             "How often an epoch goes over the points.", min=1, show_default=options.BY_RECIPE
         ),
     ] = TrainConfig.passes,
-    batch_size: options.BatchSizeOption = TrainConfig.batch_size,
-    learning_rate: options.LrOption = TrainConfig.learning_rate,
     schedule: Annotated[str, training_option(f"{', '.join(SCHEDULES)}.")] = TrainConfig.schedule,
-    weight_decay: options.WeightDecayOption = TrainConfig.weight_decay,
-    clip: options.ClipOption = TrainConfig.clip,
     tolerance: Annotated[
         float,
         data_option("Task sign: how near to -1 or 1 an output must be to count."),
@@ -84,45 +79,13 @@ def train(
     snapshots: Annotated[
         int, run_option("Moments to keep for plot --animate.", min=0, max=500)
     ] = TrainConfig.snapshots,
-    device: options.DeviceOption = TrainConfig.device,
-    precision: options.PrecisionOption = TrainConfig.precision,
-    seed: options.SeedOption = TrainConfig.seed,
-    deterministic: options.DeterministicOption = TrainConfig.deterministic,
-    threads: options.ThreadsOption = TrainConfig.threads,
-    patience: options.PatienceOption = TrainConfig.patience,
-    save_every: options.SaveEveryOption = TrainConfig.save_every,
-    keep: options.KeepOption = TrainConfig.keep,
-    max_time: options.MaxTimeOption = TrainConfig.max_time,
-    on_nan: options.OnNanOption = TrainConfig.on_nan,
-    guards: Annotated[
-        str, run_option(f"{', '.join(GUARDS)}: checks before and while training.")
-    ] = TrainConfig.guards,
-    out: options.OutOption = None,
-    resume: options.ResumeOption = None,
-    allow_changed: options.AllowChangedOption = False,
-    config: options.ConfigOption = None,
-    json: options.JsonOption = False,
-    events: options.EventsOption = False,
 ) -> None:
     """Train a network on points; test it once; leave a run folder with model and pictures."""
-    console = Console("mlp-xor train", json=json, events=events)
-    flags = options.given(ctx, TrainConfig)
-    folder = None
-    if resume is not None:
-        options.refuse_beside_resume(out=out, config=config)
-        folder, settings, origins = resuming.resumed(
-            resume, TOPIC, TrainConfig, flags, allow_changed=allow_changed
-        )
-    else:
-        file = runs.read_config_file(config, TrainConfig) if config else {}
-        defaults = recipe({**file, **flags})
-        settings, origins = runs.settle(
-            TrainConfig, flags=flags, file=file, file_name=str(config), recipe=defaults
-        )
-    console.loading()
+    folder, config, origins = asked.settled(recipe(asked.chosen))
+    asked.console.loading()
     from dltool_mlp_xor.train import train as run_training
 
-    run_training(settings, origins, console=console, out=out, resume=folder)
+    run_training(config, origins, console=asked.console, out=asked.out, resume=folder)
 
 
 @app.command()

@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from dltool import durations, nonfinite, ranges
+from dltool import ranges
 from dltool.errors import ConfigError
+from dltool.training_config import TrainingConfig
 
 TASKS = {
     "table": "the four points of exclusive or; with --noise, a cloud around each",
@@ -28,11 +29,10 @@ INITS = {
 LOSSES = ("cross-entropy", "mse")
 OPTIMIZERS = ("adam", "sgd")
 SCHEDULES = ("one-cycle", "cosine", "constant")
-GUARDS = ("preflight", "strict", "off")
 
 
 @dataclass(frozen=True)
-class TrainConfig:
+class TrainConfig(TrainingConfig):
     """Everything that shapes an `mlp-xor` training run.
 
     Attributes:
@@ -53,49 +53,27 @@ class TrainConfig:
     init: str = "auto"
     loss: str = "cross-entropy"
     optimizer: str = "adam"
-    epochs: int = 10
     passes: int = 50
     batch_size: int = 1000
     learning_rate: float = 0.05
     schedule: str = "one-cycle"
     weight_decay: float = 0.0
-    clip: float = 0.0
     tolerance: float = 0.15
     snapshots: int = 0
-    device: str = "auto"
-    precision: str = "fp32"
-    seed: int = 0
-    deterministic: bool = False
-    threads: int = 0
-    save_every: str = "60s"
-    keep: int = 2
-    max_time: str = ""
-    patience: int = 0
-    on_nan: str = "stop"
-    guards: str = "preflight"
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         ranges.one_of("--task", self.task, tuple(TASKS))
         ranges.one_of("--activation", self.activation, ACTIVATIONS)
         ranges.one_of("--init", self.init, tuple(INITS))
         ranges.one_of("--loss", self.loss, LOSSES)
         ranges.one_of("--optimizer", self.optimizer, OPTIMIZERS)
         ranges.one_of("--schedule", self.schedule, SCHEDULES)
-        ranges.one_of("--guards", self.guards, GUARDS)
-        ranges.one_of("--on-nan", self.on_nan, nonfinite.KINDS)
-        durations.parse_every("--save-every", self.save_every)
-        durations.parse_duration("--max-time", self.max_time)
         ranges.inside("--points", self.points, 4, 10_000_000)
         ranges.inside("--noise", self.noise, 0.0, 10.0)
-        ranges.inside("--epochs", self.epochs, 1, 10_000_000)
         ranges.inside("--passes", self.passes, 1, 1_000_000)
-        ranges.inside("--batch-size", self.batch_size, 1, 10_000_000)
-        ranges.inside("--lr", self.learning_rate, 0.0, 100.0, open_low=True)
-        ranges.inside("--weight-decay", self.weight_decay, 0.0, 10.0)
-        ranges.inside("--clip", self.clip, 0.0, 1e6)
         ranges.inside("--tolerance", self.tolerance, 0.0, 1.0, open_low=True)
         ranges.inside("--snapshots", self.snapshots, 0, 500)
-        ranges.inside("--seed", self.seed, 0, 2**63 - 1)
         _ = self.hidden_widths
         if self.task == "table" and self.noise == 0 and self.points != 4:
             raise ConfigError(

@@ -106,7 +106,8 @@ def _loop(
     """Train, choose the best epoch on validation points, test once."""
     split = data.train
     batches = Batches(split.points, split.labels, config.batch_size, config.seed, config.passes)
-    scheduler = optim.schedule(optimizer, config.schedule, config.epochs * len(batches))
+    steps = config.epochs * -(-len(batches) // config.accumulate)
+    scheduler = optim.schedule(optimizer, config.schedule, steps)
     settings = training.Settings.of(config, split.points.device, monitor="val_loss")
     kept = snapshots.moments(config.epochs, config.snapshots)
     if 0 in kept and not resume:
@@ -125,7 +126,9 @@ def _loop(
             dead = health.dead_units(network, data.train)
             if config.guards != "off" and not any(found.code == health.DEAD for found in findings):
                 _tell(health.check_dead(dead, network.spec.hidden), findings, console)
-            session.report(_validated(config, network, data, dead))
+            with session.averaged():
+                values = _validated(config, network, data, dead)
+            session.report(values)
         session.best.load_into(network)
         return Outcome(
             test=evaluate(network, data.test, config.tolerance),

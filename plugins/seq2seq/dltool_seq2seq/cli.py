@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from dltool import options, resuming, runs
+from dltool import asking, options, runs
 from dltool.console import Console
 from dltool_seq2seq import flags
 from dltool_seq2seq.config import TrainConfig, recipe
@@ -30,8 +30,9 @@ def root() -> None:
 
 
 @app.command()
+@asking.trains(TrainConfig, TOPIC)
 def train(
-    ctx: typer.Context,
+    asked: asking.Asked[TrainConfig],
     task: flags.Task = TrainConfig.task,
     source_column: flags.SourceColumn = TrainConfig.source_column,
     target_column: flags.TargetColumn = TrainConfig.target_column,
@@ -65,62 +66,24 @@ def train(
     bidirectional: flags.Bidirectional = TrainConfig.bidirectional,
     tied: flags.Tied = TrainConfig.tied,
     dropout: flags.Dropout = TrainConfig.dropout,
-    epochs: options.EpochsOption = TrainConfig.epochs,
-    batch_size: options.BatchSizeOption = TrainConfig.batch_size,
-    learning_rate: options.LrOption = TrainConfig.learning_rate,
-    weight_decay: options.WeightDecayOption = TrainConfig.weight_decay,
     schedule: flags.Schedule = TrainConfig.schedule,
     warmup: flags.Warmup = TrainConfig.warmup,
     label_smoothing: flags.LabelSmoothing = TrainConfig.label_smoothing,
     scheduled_sampling: flags.ScheduledSampling = TrainConfig.scheduled_sampling,
-    accumulate: options.AccumulateOption = TrainConfig.accumulate,
-    clip: options.ClipOption = TrainConfig.clip,
-    ema: options.EmaOption = TrainConfig.ema,
-    patience: options.PatienceOption = TrainConfig.patience,
-    device: options.DeviceOption = TrainConfig.device,
-    precision: options.PrecisionOption = TrainConfig.precision,
-    seed: options.SeedOption = TrainConfig.seed,
-    deterministic: options.DeterministicOption = TrainConfig.deterministic,
-    threads: options.ThreadsOption = TrainConfig.threads,
-    save_every: options.SaveEveryOption = TrainConfig.save_every,
-    keep: options.KeepOption = TrainConfig.keep,
-    max_time: options.MaxTimeOption = TrainConfig.max_time,
-    on_nan: options.OnNanOption = TrainConfig.on_nan,
-    guards: flags.Guards = TrainConfig.guards,
-    out: options.OutOption = None,
-    resume: options.ResumeOption = None,
-    allow_changed: options.AllowChangedOption = False,
-    config: options.ConfigOption = None,
-    json: options.JsonOption = False,
-    events: options.EventsOption = False,
 ) -> None:
     """Train an encoder-decoder; test it once, answering freely; leave a run folder."""
-    console = Console("seq2seq train", json=json, events=events)
-    given = options.given(ctx, TrainConfig)
-    folder = None
-    if resume is not None:
-        options.refuse_beside_resume(out=out, config=config)
-        folder, settings, origins = resuming.resumed(
-            resume, TOPIC, TrainConfig, given, allow_changed=allow_changed
-        )
-    else:
-        file = runs.read_config_file(config, TrainConfig) if config else {}
-        wanted = {"task": task, "model": model, "level": None, **file, **given}
-        settings, origins = runs.settle(
-            TrainConfig,
-            flags=given,
-            file=file,
-            file_name=str(config),
-            recipe=recipe(wanted["task"], wanted["model"], wanted["level"]),
-        )
-    console.loading()
+    chosen = asked.chosen
+    defaults = recipe(chosen.get("task", task), chosen.get("model", model), chosen.get("level"))
+    folder, config, origins = asked.settled(defaults)
+    asked.console.loading()
     from dltool_seq2seq.train import summary
     from dltool_seq2seq.train import train as run_training
 
-    result = run_training(settings, origins, console=console, out=out, resume=folder)
-    console.result(result, summary(result))
+    result = run_training(config, origins, console=asked.console, out=asked.out, resume=folder)
+    asked.console.result(result, summary(result))
     example = {"arithmetic": "123+456", "date": "'3 March 1998'", "hello": "hello"}
-    console.hint(f"dltool seq2seq translate {result['run']} {example.get(settings.task, 'TEXT')}")
+    text = example.get(config.task, "TEXT")
+    asked.console.hint(f"dltool seq2seq translate {result['run']} {text}")
 
 
 @app.command()

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from dltool import durations, nonfinite
 from dltool.errors import ConfigError
 from dltool.ranges import at_least, inside, one_of
+from dltool.training_config import TrainingConfig
 
 TASKS = {
     "arithmetic": "sums and differences of whole numbers: 123+456 -> 579",
@@ -28,12 +28,11 @@ ATTENTIONS = ("none", "additive", "dot", "multiplicative")
 POSITIONS = ("sinusoidal", "learned", "rotary")
 NORMS = ("pre", "post")
 SCHEDULES = ("cosine", "linear", "inverse-sqrt", "constant")
-GUARDS = ("preflight", "strict", "off")
 OPERATORS = "+-"
 
 
 @dataclass(frozen=True)
-class TrainConfig:
+class TrainConfig(TrainingConfig):
     """Everything that shapes a `seq2seq` training run.
 
     Attributes:
@@ -89,33 +88,17 @@ class TrainConfig:
     tied: bool = False
     dropout: float = 0.0
     epochs: int = 20
-    batch_size: int = 128
     learning_rate: float = 0.002
-    weight_decay: float = 0.01
     schedule: str = "cosine"
     warmup: float = 0.05
     label_smoothing: float = 0.0
     scheduled_sampling: float = 0.0
-    accumulate: int = 1
     clip: float = 1.0
-    device: str = "auto"
-    precision: str = "fp32"
-    seed: int = 0
-    deterministic: bool = False
-    threads: int = 0
-    save_every: str = "60s"
-    keep: int = 2
-    max_time: str = ""
-    patience: int = 0
-    ema: float = 0.0
-    on_nan: str = "stop"
-    guards: str = "preflight"
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         self._check_names()
         self._check_ranges()
-        durations.parse_every("--save-every", self.save_every)
-        durations.parse_duration("--max-time", self.max_time)
         if not self.operators or set(self.operators) - set(OPERATORS):
             raise ConfigError(
                 "E202",
@@ -160,29 +143,22 @@ class TrainConfig:
         one_of("--positions", self.positions, POSITIONS)
         one_of("--norm", self.norm, NORMS)
         one_of("--schedule", self.schedule, SCHEDULES)
-        one_of("--guards", self.guards, GUARDS)
-        one_of("--on-nan", self.on_nan, nonfinite.KINDS)
 
     def _check_ranges(self) -> None:
-        for name in ("epochs", "batch_size", "accumulate", "samples", "max_value", "min_freq"):
+        for name in ("samples", "max_value", "min_freq"):
             at_least(_flag(name), getattr(self, name), 1)
-        for name in ("limit", "bucket", "decoder_layers", "feedforward", "seed", "patience"):
+        for name in ("limit", "bucket", "decoder_layers", "feedforward"):
             at_least(_flag(name), getattr(self, name), 0)
-        at_least("--keep", self.keep, 2)
         at_least("--width", self.width, 2)
         at_least("--layers", self.layers, 1)
         at_least("--heads", self.heads, 1)
         at_least("--max-length", self.max_length, 2)
-        inside("--lr", self.learning_rate, 0.0, 100.0, open_low=True)
-        inside("--weight-decay", self.weight_decay, 0.0, 10.0)
         inside("--label-smoothing", self.label_smoothing, 0.0, 0.9)
         inside("--scheduled-sampling", self.scheduled_sampling, 0.0, 1.0)
         inside("--dropout", self.dropout, 0.0, 0.95)
         inside("--warmup", self.warmup, 0.0, 1.0)
         inside("--val-fraction", self.val_fraction, 0.0, 0.4)
         inside("--test-fraction", self.test_fraction, 0.0, 0.4)
-        inside("--clip", self.clip, 0.0, 1e6)
-        inside("--ema", self.ema, 0.0, 0.999999)
 
     @property
     def is_generated(self) -> bool:

@@ -7,10 +7,9 @@ from typing import Annotated
 
 import typer
 
-from dltool.options import BY_RECIPE, data_option, run_option, training_option
+from dltool.options import BY_RECIPE, data_option, training_option
 from dltool_seq2seq.config import (
     ATTENTIONS,
-    GUARDS,
     LEVELS,
     MODELS,
     NORMS,
@@ -138,8 +137,6 @@ ScheduledSampling = Annotated[
     float,
     training_option("Share of decoder inputs that are the model's own answers, at the end."),
 ]
-Guards = Annotated[str, run_option(f"{', '.join(GUARDS)}: checks before training.")]
-
 Decoder = Annotated[str, _decoding("greedy, beam or sample.", "--decoder")]
 Beam = Annotated[int, _decoding("Targets that a beam search follows at once.", min=1)]
 LengthPenalty = Annotated[

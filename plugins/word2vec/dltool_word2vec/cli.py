@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from dltool import options, resuming, runs
+from dltool import asking, options, resuming, runs
 from dltool.console import Console
 from dltool.errors import ConfigError
 from dltool.options import data_option, run_option, training_option
@@ -16,7 +17,6 @@ from dltool_word2vec.config import (
     ALGORITHMS,
     ARCHITECTURES,
     ENGINES,
-    GUARDS,
     TOKENIZERS,
     TrainConfig,
     recipe,
@@ -45,8 +45,9 @@ def root() -> None:
 
 
 @app.command()
+@asking.trains(TrainConfig, TOPIC)
 def train(
-    ctx: typer.Context,
+    asked: asking.Asked[TrainConfig],
     texts: Annotated[
         list[str] | None,
         typer.Argument(
@@ -95,8 +96,6 @@ def train(
     hs: Annotated[
         bool, training_option("Hierarchical softmax; needs --negative 0.", "--hs/--no-hs")
     ] = TrainConfig.hs,
-    epochs: options.EpochsOption = TrainConfig.epochs,
-    learning_rate: options.LrOption = TrainConfig.learning_rate,
     bucket: Annotated[
         int, training_option("fasttext: rows of the letter groups.", min=1)
     ] = TrainConfig.bucket,
@@ -113,51 +112,23 @@ def train(
     workers: Annotated[
         int, run_option("gensim: threads; 0: one a processor. Only 1 repeats exactly.", min=0)
     ] = TrainConfig.workers,
-    device: options.DeviceOption = TrainConfig.device,
-    seed: options.SeedOption = TrainConfig.seed,
-    deterministic: options.DeterministicOption = TrainConfig.deterministic,
-    threads: options.ThreadsOption = TrainConfig.threads,
-    save_every: options.SaveEveryOption = TrainConfig.save_every,
-    keep: options.KeepOption = TrainConfig.keep,
-    max_time: options.MaxTimeOption = TrainConfig.max_time,
-    on_nan: options.OnNanOption = TrainConfig.on_nan,
-    guards: Annotated[
-        str, run_option(f"{', '.join(GUARDS)}: checks before training.")
-    ] = TrainConfig.guards,
-    out: options.OutOption = None,
-    resume: options.ResumeOption = None,
-    allow_changed: options.AllowChangedOption = False,
-    config: options.ConfigOption = None,
-    json: options.JsonOption = False,
-    events: options.EventsOption = False,
 ) -> None:
     """Train word vectors on your text; leave a run folder with the model."""
-    console = Console("word2vec train", json=json, events=events)
-    flags = options.given(ctx, TrainConfig)
     named = [*(data or ()), *(texts or ())]
     if named:
-        flags["data"] = tuple(named)
-    folder = None
-    if resume is not None:
-        options.refuse_beside_resume(out=out, config=config)
-        folder, settings, origins = resuming.resumed(
-            resume, TOPIC, TrainConfig, flags, allow_changed=allow_changed
-        )
-        _keep_threads(folder, settings, origins, allow_changed=allow_changed)
-    else:
-        file = runs.read_config_file(config, TrainConfig) if config else {}
-        chosen = {**file, **flags}
-        defaults = recipe(tuple(chosen.get("data", TrainConfig.data)))
-        if chosen.get("start_from"):
-            from dltool_word2vec.train import inherited
+        asked = dataclasses.replace(asked, flags={**asked.flags, "data": tuple(named)})
+    chosen = asked.chosen
+    defaults = recipe(tuple(chosen.get("data", TrainConfig.data)))
+    if chosen.get("start_from") and asked.resume is None:
+        from dltool_word2vec.train import inherited
 
-            defaults |= inherited(str(chosen["start_from"]))
-        settings, origins = runs.settle(
-            TrainConfig, flags=flags, file=file, file_name=str(config), recipe=defaults
-        )
+        defaults |= inherited(str(chosen["start_from"]))
+    folder, config, origins = asked.settled(defaults)
+    if folder is not None:
+        _keep_threads(folder, config, origins, allow_changed=asked.allow_changed)
     from dltool_word2vec.train import train as run_training
 
-    run_training(settings, origins, console=console, out=out, resume=folder)
+    run_training(config, origins, console=asked.console, out=asked.out, resume=folder)
 
 
 def _keep_threads(

@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from dltool import durations, ranges
+from dltool import ranges
 from dltool.errors import ConfigError
+from dltool.training_config import RunConfig
 
 ENGINES = {
     "gensim": "gensim's own loops in C, on all processors",
@@ -26,12 +27,11 @@ TOKENIZERS = {
     "chinese": "every Chinese character, and other words whole",
     "segmenter": "the words of --segmenter MODULE:FUNCTION",
 }
-GUARDS = ("preflight", "strict", "off")
 LEE = "lee"
 
 
 @dataclass(frozen=True)
-class TrainConfig:
+class TrainConfig(RunConfig):
     """Everything that shapes a `word2vec` training run.
 
     Attributes:
@@ -75,44 +75,30 @@ class TrainConfig:
     workers: int = 0
     block: int = 4096
     noise: int = 32
-    device: str = "auto"
     deterministic: bool = False
-    threads: int = 0
-    seed: int = 0
-    save_every: str = "60s"
-    keep: int = 2
-    max_time: str = ""
-    on_nan: str = "stop"
-    guards: str = "preflight"
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         ranges.one_of("--engine", self.engine, tuple(ENGINES))
         ranges.one_of("--arch", self.arch, ARCHITECTURES)
         ranges.one_of("--algorithm", self.algorithm, tuple(ALGORITHMS))
         ranges.one_of("--tokenizer", self.tokenizer, tuple(TOKENIZERS))
-        ranges.one_of("--guards", self.guards, GUARDS)
-        ranges.one_of("--on-nan", self.on_nan, ("stop", "skip", "rollback"))
         for option, value, low in (
             ("--dim", self.dim, 1),
             ("--window", self.window, 1),
             ("--negative", self.negative, 0),
             ("--min-count", self.min_count, 1),
-            ("--epochs", self.epochs, 1),
             ("--phrases", self.phrases, 0),
             ("--bucket", self.bucket, 1),
             ("--min-n", self.min_n, 1),
             ("--max-n", self.max_n, self.min_n),
             ("--workers", self.workers, 0),
-            ("--seed", self.seed, 0),
-            ("--keep", self.keep, 2),
             ("--block", self.block, 64),
             ("--noise", self.noise, 1),
         ):
             ranges.at_least(option, value, low)
         ranges.inside("--lr", self.learning_rate, 0.0, 100.0, open_low=True)
         ranges.inside("--sample", self.sample, 0.0, 1.0)
-        durations.parse_every("--save-every", self.save_every)
-        durations.parse_duration("--max-time", self.max_time)
         self._refuse_contradictions()
 
     def _refuse_contradictions(self) -> None:

@@ -1,0 +1,184 @@
+"""Training commands: the options that all of them have, and the settings that come of them.
+
+@app.command()
+@asking.trains(TrainConfig, TOPIC)
+def train(asked: asking.Asked[TrainConfig], width: WidthOption = TrainConfig.width) -> None:
+    \"\"\"Train a classifier; leave a run folder with the model.\"\"\"
+    folder, config, origins = asked.settled(recipe(asked.chosen))
+    from dltool_mine.train import train as run_training
+
+    run_training(config, origins, console=asked.console, out=asked.out, resume=folder)
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import inspect
+import typing
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+import typer
+
+from dltool import configs, options, resuming
+from dltool.console import Console
+
+Config = TypeVar("Config")
+
+# a training command has each of these whose field its config has, unless it declares it itself
+BY_FIELD: dict[str, Any] = {
+    "epochs": options.EpochsOption,
+    "batch_size": options.BatchSizeOption,
+    "learning_rate": options.LrOption,
+    "weight_decay": options.WeightDecayOption,
+    "accumulate": options.AccumulateOption,
+    "clip": options.ClipOption,
+    "ema": options.EmaOption,
+    "patience": options.PatienceOption,
+    "device": options.DeviceOption,
+    "precision": options.PrecisionOption,
+    "seed": options.SeedOption,
+    "deterministic": options.DeterministicOption,
+    "threads": options.ThreadsOption,
+    "save_every": options.SaveEveryOption,
+    "keep": options.KeepOption,
+    "max_time": options.MaxTimeOption,
+    "on_nan": options.OnNanOption,
+    "guards": options.GuardsOption,
+}
+# and all of these, which say where and how to run and are no settings
+ALWAYS: dict[str, tuple[Any, object]] = {
+    "out": (options.OutOption, None),
+    "resume": (options.ResumeOption, None),
+    "allow_changed": (options.AllowChangedOption, False),
+    "config": (options.ConfigOption, None),
+    "json": (options.JsonOption, False),
+    "events": (options.EventsOption, False),
+}
+
+
+@dataclass(frozen=True)
+class Asked(Generic[Config]):
+    """What a user asked a training command for.
+
+    Attributes:
+        flags: the settings given on the command line.
+        file: the settings of the `--config` file, which is called `file_name`.
+        out: folder to create; none: one with a name of its own.
+        resume: the run to go on with, as the user named it.
+    """
+
+    topic: str
+    config_class: type[Config]
+    console: Console
+    flags: Mapping[str, Any]
+    file: Mapping[str, Any]
+    file_name: str
+    out: Path | None
+    resume: str | None
+    allow_changed: bool
+
+    @property
+    def chosen(self) -> dict[str, Any]:
+        """The settings given by file or flag: what a recipe may depend on."""
+        return {**self.file, **self.flags}
+
+    def settled(
+        self, recipe: Mapping[str, Any] | None = None
+    ) -> tuple[Path | None, Config, dict[str, str]]:
+        """Return the run to go on with or None, the config, and where each value came from.
+
+        Args:
+            recipe: settings that suit what was chosen; a file and flags come before it.
+
+        Raises:
+            ConfigError: a value, or what was given beside `--resume`, is refused.
+            CheckpointError: there is no such run.
+        """
+        if self.resume is not None:
+            return resuming.resumed(
+                self.resume,
+                self.topic,
+                self.config_class,
+                self.flags,
+                allow_changed=self.allow_changed,
+            )
+        config, origins = configs.settle(
+            self.config_class,
+            flags=self.flags,
+            file=self.file,
+            file_name=self.file_name,
+            recipe=recipe,
+        )
+        return None, config, origins
+
+
+def trains(
+    config_class: type[Any], topic: str, *, leave_out: tuple[str, ...] = ()
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Give a training command the options that all have, and hand it an `Asked` first.
+
+    The command declares its own options only; one that it declares under a shared name, with help
+    or a type of its own, takes the shared one's place.
+
+    Args:
+        config_class: dataclass with a field for every setting, which also holds the defaults.
+        leave_out: shared options that would do nothing here.
+    """
+
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        hints = typing.get_type_hints(command, include_extras=True)
+        _, *own = inspect.signature(command).parameters.values()
+        parameters = [
+            inspect.Parameter("ctx", inspect.Parameter.KEYWORD_ONLY, annotation=typer.Context),
+            *(_keyword(each.name, hints[each.name], each.default) for each in own),
+        ]
+        taken = {each.name for each in own}.union(leave_out)
+        fields = {field.name: field.default for field in dataclasses.fields(config_class)}
+        shared = {
+            name: (option, fields[name]) for name, option in BY_FIELD.items() if name in fields
+        }
+        for name, (option, default) in {**shared, **ALWAYS}.items():
+            if name not in taken:
+                parameters.append(_keyword(name, option, default))
+        names = tuple(each.name for each in own)
+
+        @functools.wraps(command)
+        def asking(**values: Any) -> None:
+            asked = _asked(config_class, topic, command.__name__, values)
+            command(asked, **{name: values[name] for name in names})
+
+        del asking.__wrapped__  # its signature is not this one
+        typing.cast(Any, asking).__signature__ = inspect.Signature(parameters)
+        asking.__annotations__ = {each.name: each.annotation for each in parameters}
+        return asking
+
+    return decorate
+
+
+def _keyword(name: str, annotation: Any, default: object) -> inspect.Parameter:
+    return inspect.Parameter(
+        name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation
+    )
+
+
+def _asked(config_class: type[Any], topic: str, verb: str, values: Mapping[str, Any]) -> Asked[Any]:
+    """Gather what the user gave."""
+    console = Console(f"{topic} {verb}", json=values["json"], events=values["events"])
+    file_path: Path | None = values["config"]
+    if values["resume"] is not None:
+        options.refuse_beside_resume(out=values["out"], config=file_path)
+    return Asked(
+        topic=topic,
+        config_class=config_class,
+        console=console,
+        flags=options.given(values["ctx"], config_class),
+        file=configs.read_config_file(file_path, config_class) if file_path else {},
+        file_name=str(file_path or ""),
+        out=values["out"],
+        resume=values["resume"],
+        allow_changed=values["allow_changed"],
+    )
