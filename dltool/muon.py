@@ -124,4 +124,5 @@ def orthogonal(matrix: Tensor) -> Tensor:
     for _ in range(ROUNDS):
         gram = x @ x.T
         x = a * x + (b * gram + c * gram @ gram) @ x
-    return x.T if is_tall else x
+    result: Tensor = x.T if is_tall else x
+    return result

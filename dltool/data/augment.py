@@ -210,9 +210,11 @@ def _as_before(changed: Tensor, images: Tensor) -> Tensor:
 
 
 def _color(images: Tensor, stream: torch.Generator) -> Tensor:
-    factors = [_between(1 - STRENGTH, 1 + STRENGTH, images, stream) for _ in range(3)]
+    brightness, contrast, saturation = (
+        _between(1 - STRENGTH, 1 + STRENGTH, images, stream) for _ in range(3)
+    )
     turn = _between(-HUE_TURN, HUE_TURN, images, stream)
-    return recolored(images, *factors, turn)
+    return recolored(images, brightness, contrast, saturation, turn)
 
 
 def recolored(

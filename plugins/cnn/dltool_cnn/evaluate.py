@@ -19,7 +19,7 @@ from dltool.data.resident import Resident
 from dltool.errors import CheckFailed, ConfigError, DataError
 from dltool_cnn.config import TrainConfig
 from dltool_cnn.data import EVALUATION_BATCH, Batches, Form, load, read_images
-from dltool_cnn.predict import LoadedModel, load_classifier
+from dltool_cnn.predict import LoadedModel, load_classifier, mirrored_too
 
 SPLITS = ("test", "val", "train")
 
@@ -51,6 +51,7 @@ def evaluate_run(
     split: str,
     min_accuracy: float | None,
     plot: Path | None,
+    tta: str,
     device: str,
     console: Console,
 ) -> None:
@@ -63,6 +64,7 @@ def evaluate_run(
         raise ConfigError("E206", f"--split {split!r} is not known", expected=", ".join(SPLITS))
     choice = devices.choose(device)
     loaded = load_classifier(folder, choice.device)
+    loaded = dataclasses.replace(loaded, model=mirrored_too(loaded.model, tta))
     batches, source = _batches(folder, loaded, data, data_root, split, choice.device, console)
     matrix, loss = evaluate(loaded.model, batches, len(loaded.classes))
     score = metrics.accuracy_score(matrix)
@@ -73,6 +75,7 @@ def evaluate_run(
         "run": str(folder),
         "data": source,
         "split": split,
+        "tta": tta,
         "accuracy": score.as_dict(),
         "loss": loss,
         "classes": report,
@@ -98,7 +101,8 @@ def _batches(
     if data is not None and data not in named.NAMED:
         return _path_batches(loaded, data, split, device, console), data
     config = _config(folder, loaded, data, data_root)
-    found = load(config, device, console)
+    # the run's own images are enlarged by its network; others are brought to the same size here
+    found = load(config, device, console, enlarge=data is None)
     if (found.form, tuple(found.classes)) != (loaded.form, loaded.classes):
         raise DataError(
             "E506",
@@ -122,7 +126,7 @@ def _config(
         config = TrainConfig(data=data, image_size=loaded.form.height)
     changes: dict[str, Any] = {"augment": "none"}
     if data is not None:
-        changes["data"] = data
+        changes |= {"data": data, "image_size": loaded.form.height}
     if data_root is not None:
         changes["data_root"] = str(data_root)
     return dataclasses.replace(config, **changes)

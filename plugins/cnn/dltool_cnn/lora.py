@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from dltool.errors import ConfigError
-from dltool_cnn.config import LORA_TARGETS
 
 # the third of the joined projection that each target is
 THIRDS = {"query": 0, "key": 1, "value": 2}
@@ -84,19 +84,25 @@ def _places(
     """Yield module, tensor and blocks of rows of every weight to change."""
     thirds = sorted(THIRDS[target] for target in targets if target in THIRDS)
     for module in list(network.modules()):
-        joined: tuple[nn.Module, str] | None = None
-        after: nn.Module | None = None
-        if isinstance(module, nn.MultiheadAttention):
-            joined, after = (module, "in_proj_weight"), module.out_proj
-        elif type(module).__name__.startswith("ShiftedWindowAttention"):
-            joined, after = (module.qkv, "weight"), module.proj  # type: ignore[assignment]  # both are linear layers
-        if joined is None or after is None:
+        found = _projections(module)
+        if found is None:
             continue
-        width = getattr(*joined).shape[0] // 3
+        joined, name, after = found
+        width = getattr(joined, name).shape[0] // 3
         if thirds:
-            yield (*joined, tuple((third * width, (third + 1) * width) for third in thirds))
+            yield joined, name, tuple((third * width, (third + 1) * width) for third in thirds)
         if "output" in targets:
-            yield after, "weight", ((0, after.weight.shape[0]),)  # type: ignore[operator,union-attr,index]  # a linear layer
+            yield after, "weight", ((0, after.out_features),)
+
+
+def _projections(module: nn.Module) -> tuple[nn.Module, str, nn.Linear] | None:
+    """Return where an attention keeps the joined projection, and the layer after it."""
+    if isinstance(module, nn.MultiheadAttention):
+        return module, "in_proj_weight", module.out_proj
+    if type(module).__name__.startswith("ShiftedWindowAttention"):
+        swin: Any = module
+        return swin.qkv, "weight", swin.proj
+    return None
 
 
 def merge(network: nn.Module) -> None:
@@ -106,21 +112,3 @@ def merge(network: nn.Module) -> None:
             continue
         for name in list(module.parametrizations):  # type: ignore[arg-type]  # a ModuleDict
             parametrize.remove_parametrizations(module, name, leave_parametrized=True)
-
-
-def parse_targets(text: str) -> tuple[str, ...]:
-    """Return the names in `text`, checked.
-
-    Raises:
-        ConfigError: E206, one is not known; E202, there is none.
-    """
-    names = tuple(name.strip() for name in text.split(",") if name.strip())
-    for name in names or ("",):
-        if name not in LORA_TARGETS:
-            raise ConfigError(
-                "E206",
-                f"--lora-targets {name!r} is not known",
-                expected=f"some of {', '.join(LORA_TARGETS)}",
-                cure="use --lora-targets query,value",
-            )
-    return names

@@ -73,6 +73,10 @@ class Classifier(nn.Module):
         logits: Tensor = self.network((x / 255 - self.mean) / self.std)
         return logits
 
+    def normalisation(self) -> tuple[list[float], list[float]]:
+        """Return mean and deviation of each channel, on the 0-to-1 scale."""
+        return self.mean.flatten().tolist(), self.std.flatten().tolist()
+
     def train(self, mode: bool = True) -> Classifier:
         """Set the mode; a layer whose weights are all frozen stays in evaluation mode.
 

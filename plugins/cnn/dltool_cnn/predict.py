@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
+import math
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,19 +13,21 @@ from typing import Any, TypeVar
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from dltool import checkpoint, plots, runs, trained
+from dltool import checkpoint, plots, ranges, runs, trained
 from dltool import device as devices
 from dltool.console import Console
 from dltool.data import images as image_files
 from dltool.errors import DataError
+from dltool_cnn import lora
 from dltool_cnn.data import Form
-from dltool_cnn.model import Classifier, Spec, build, count_parameters
+from dltool_cnn.model import Spec, build, count_parameters
 
 Item = TypeVar("Item")
 
 GRID_LIMIT = 100
+TTA = ("none", "flip")
 DESCRIPTION = checkpoint.DESCRIPTION
 
 
@@ -31,7 +35,7 @@ DESCRIPTION = checkpoint.DESCRIPTION
 class LoadedModel:
     """A classifier with what it needs to be used right."""
 
-    model: Classifier
+    model: nn.Module
     classes: tuple[str, ...]
     form: Form
     description: dict[str, Any]
@@ -46,10 +50,19 @@ class Picture:
 
 
 def describe_model(
-    spec: Spec, classes: Sequence[str], form: Form, mean: Sequence[float], std: Sequence[float]
+    spec: Spec,
+    classes: Sequence[str],
+    form: Form,
+    mean: Sequence[float],
+    std: Sequence[float],
+    low_rank: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """Return what `model.json` tells: how to build the network and how to feed it."""
-    return {
+    """Return what `model.json` tells: how to build the network and how to feed it.
+
+    Args:
+        low_rank: rank, alpha and targets of changes that are still beside the weights.
+    """
+    description: dict[str, Any] = {
         "topic": "cnn",
         "architecture": spec.as_dict(),
         "classes": list(classes),
@@ -60,9 +73,13 @@ def describe_model(
             "resize": "shorter side, bilinear with antialias, centre crop",
             "mean": list(mean),
             "std": list(std),
+            "enlarged_to": spec.side,
             "inside_model": "values 0 to 255 go in; scaling and normalisation are in the model",
         },
     }
+    if low_rank:
+        description["low_rank"] = dict(low_rank)
+    return description
 
 
 def load_classifier(folder: Path, device: torch.device) -> LoadedModel:
@@ -78,7 +95,13 @@ def load_classifier(folder: Path, device: torch.device) -> LoadedModel:
         model = build(spec, prepared["mean"], prepared["std"])
         form = Form(prepared["mode"], prepared["height"], prepared["width"])
         classes = tuple(description["classes"])
+        low_rank = description.get("low_rank")
+        if low_rank:
+            targets = tuple(low_rank["targets"])
+            lora.add(model.network, targets, low_rank["rank"], low_rank["alpha"])
     checkpoint.load_weights(model, tensors, folder)
+    if low_rank:
+        lora.merge(model.network)
     return LoadedModel(model.to(device).eval(), classes, form, description)
 
 
@@ -89,6 +112,29 @@ def probabilities(loaded: LoadedModel, images: Tensor, device: torch.device) -> 
     return chances
 
 
+class BothSides(nn.Module):
+    """Classify an image and its mirror image and take the mean of the probabilities."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return logarithms of the mean probabilities (B, num_classes) for images (B, C, H, W)."""
+        seen = torch.stack([self.model(images), self.model(images.flip(3))])
+        return seen.log_softmax(2).logsumexp(0) - math.log(2)
+
+
+def mirrored_too(model: nn.Module, tta: str) -> nn.Module:
+    """Return the model with the test-time augmentation of that name around it.
+
+    Raises:
+        ConfigError: E206, another name.
+    """
+    ranges.one_of("--tta", tta, TTA)
+    return BothSides(model) if tta == "flip" else model
+
+
 def predict_files(
     folder: Path,
     inputs: Sequence[str],
@@ -96,6 +142,7 @@ def predict_files(
     top: int,
     grid: Path | None,
     batch_size: int,
+    tta: str,
     device: str,
     console: Console,
 ) -> None:
@@ -106,6 +153,7 @@ def predict_files(
     """
     choice = devices.choose(device)
     loaded = load_classifier(folder, choice.device)
+    loaded = dataclasses.replace(loaded, model=mirrored_too(loaded.model, tta))
     top = min(top, len(loaded.classes))
     rows: list[dict[str, Any]] = []
     shown: list[Picture] = []

@@ -1,7 +1,7 @@
 """Begin from weights that are there already, and say what of the network is trained at which rate.
 
-    dltool cnn train --data FOLDER --model tv:resnet18 --pretrained --freeze backbone
-    dltool cnn train --data FOLDER --model tv:vit_b_16 --weights vit_b_16.pth --lora-rank 16
+dltool cnn train --data FOLDER --model tv:resnet18 --pretrained --freeze backbone
+dltool cnn train --data FOLDER --model tv:vit_b_16 --weights vit_b_16.pth --lora-rank 16
 """
 
 from __future__ import annotations
@@ -171,7 +171,7 @@ def freeze(model: Classifier, config: TrainConfig) -> None:
     Raises:
         ConfigError: there are fewer blocks than are to be frozen, or no attention to change.
     """
-    name, head = zoo.head(model.network)
+    _, head = zoo.head(model.network)
     if config.lora_rank:
         lora.add(model.network, config.lora_modules, config.lora_rank, config.lora_alpha)
     elif config.freeze == "backbone":

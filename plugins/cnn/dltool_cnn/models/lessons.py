@@ -6,6 +6,8 @@ wrong (a softmax before the cross-entropy, branches without an activation) is no
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -62,7 +64,7 @@ def cnn5(spec: Spec) -> nn.Module:
     at_least(spec, 8)
     layers: list[nn.Module] = []
     channels = (spec.channels, 32, 64, 128, 256, 256)
-    for number, (fan_in, fan_out) in enumerate(zip(channels, channels[1:], strict=False)):
+    for number, (fan_in, fan_out) in enumerate(pairwise(channels)):
         layers += [nn.Conv2d(fan_in, fan_out, 3, padding=1), nn.BatchNorm2d(fan_out), nn.ReLU()]
         layers += [nn.MaxPool2d(2)] if number in (0, 1, 4) else []
     return nn.Sequential(

@@ -158,8 +158,9 @@ class PreActivation(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Return (B, fan_out, H/stride, W/stride)."""
         active = F.relu(self.bn1(x))
-        x = x if self.shortcut is None else self.shortcut(active)
-        return x + self.conv2(F.relu(self.bn2(self.conv1(active))))
+        kept: Tensor = x if self.shortcut is None else self.shortcut(active)
+        out: Tensor = kept + self.conv2(F.relu(self.bn2(self.conv1(active))))
+        return out
 
 
 def preact(spec: Spec) -> nn.Module:

@@ -47,7 +47,7 @@ def weights_entry(name: str) -> Any:
     """Return torchvision's default weights for a model: address, preprocessing, categories."""
     from torchvision import models
 
-    return models.get_model_weights(builder_name(name)).DEFAULT  # type: ignore[attr-defined]  # an enum
+    return models.get_model_weights(builder_name(name)).DEFAULT
 
 
 def usual_side(name: str) -> int:
