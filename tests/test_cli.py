@@ -94,6 +94,12 @@ COMMANDS = [
     ["data", "list"],
     ["data", "fetch"],
     ["data", "path"],
+    ["data", "info"],
+    ["data", "verify"],
+    ["data", "prune"],
+    ["data", "bundle"],
+    ["data", "unbundle"],
+    ["topics"],
     ["checkpoint"],
     ["checkpoint", "info"],
     ["checkpoint", "verify"],
@@ -129,6 +135,9 @@ LIGHT = [
     ["word2vec", "train", "--help"],
     ["plugin", "list"],
     ["runs", "list"],
+    ["topics"],
+    ["data", "list"],
+    ["data", "verify"],
     ["verify", "resume", "--help"],
     ["reproduce", "--help"],
     ["nonsense"],
@@ -252,7 +261,7 @@ def test_errors_are_one_json_object_too(dltool):
 
 @pytest.mark.parametrize(
     "arguments",
-    [["plugin", "list"], ["gpu", "info"], ["runs", "list"], ["data", "list"]],
+    [["plugin", "list"], ["gpu", "info"], ["runs", "list"], ["data", "list"], ["topics"]],
     ids=" ".join,
 )
 def test_json_is_exactly_one_object(dltool, arguments):

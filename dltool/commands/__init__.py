@@ -5,7 +5,10 @@ CORE_COMMANDS = {
         "dltool.commands.checkpoint:app",
         "Look into checkpoints, verify, compare, convert and prune them.",
     ),
-    "data": ("dltool.commands.data:app", "List, fetch and locate the named data sets."),
+    "data": (
+        "dltool.commands.data:app",
+        "The named data sets: list, fetch, verify, prune them, and bundle them for other machines.",
+    ),
     "doctor": (
         "dltool.commands.doctor:app",
         "Check this installation; each finding with its cure.",
@@ -17,5 +20,6 @@ CORE_COMMANDS = {
     ),
     "resume": ("dltool.commands.resume:app", "Go on with a stopped run of any topic."),
     "runs": ("dltool.commands.runs:app", "List and show finished and running runs."),
+    "topics": ("dltool.commands.topics:app", "What each topic can do: verbs and formats."),
     "verify": ("dltool.commands.verify:app", "Prove what is promised: that resume is exact."),
 }

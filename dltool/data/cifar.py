@@ -13,28 +13,18 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from dltool.data.cifar_files import TEST_FILES as TEST_FILES
+from dltool.data.cifar_files import TRAIN_FILES as TRAIN_FILES
+from dltool.data.cifar_files import find_cifar10 as find_cifar10
 from dltool.data.download import name_content
 from dltool.data.named import NAMED
 from dltool.errors import DataError
 
-BINARY_FOLDER = "cifar-10-batches-bin"
-PICKLE_FOLDER = "cifar-10-batches-py"
 CLASSES = NAMED["cifar10"].classes
-TRAIN_FILES = tuple(f"data_batch_{number}" for number in range(1, 6))
-TEST_FILES = ("test_batch",)
 RECORDS = 10_000
 PIXELS = 3 * 32 * 32
 
 Bytes = npt.NDArray[np.uint8]
-
-
-def find_cifar10(root: Path) -> Path | None:
-    """Return the folder in `root`, or `root` itself, that holds all six files of CIFAR-10."""
-    for folder in (root / BINARY_FOLDER, root / PICKLE_FOLDER, root):
-        for suffix in (".bin", ""):
-            if all((folder / f"{name}{suffix}").is_file() for name in (*TRAIN_FILES, *TEST_FILES)):
-                return folder
-    return None
 
 
 def read_cifar10(folder: Path) -> tuple[Tensor, Tensor, Tensor, Tensor]:

@@ -9,7 +9,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from dltool import files
 from dltool.console import Console
+from dltool.data import hashes
 from dltool.data.download import Source, cache_folder, fetch, locked
 from dltool.errors import ConfigError, DataError, closest
 
@@ -26,6 +28,7 @@ IDX_FILES = (
 IDX_FOLDERS = {"mnist": "MNIST", "fashion-mnist": "FashionMNIST"}
 CIFAR_ARCHIVE = "cifar-10-binary.tar.gz"
 UNPACKED = "unpacked"
+RECEIPT = "receipt.json"
 
 
 @dataclass(frozen=True)
@@ -204,7 +207,7 @@ def where(name: str, data_root: Path | None = None) -> Path | None:
     if name in IDX_FOLDERS:
         folders = _idx_candidates(name, data_root or cache_folder(name))
         return next((folder for folder in folders if not _missing_idx(folder)), None)
-    from dltool.data.cifar import find_cifar10
+    from dltool.data.cifar_files import find_cifar10
 
     root = data_root or cache_folder(name)
     return find_cifar10(root) or find_cifar10(root / UNPACKED)
@@ -290,6 +293,12 @@ def _idx_file(folder: Path, name: str) -> Path | None:
     return next((path for path in candidates if path.is_file()), None)
 
 
+def idx_files(folder: Path) -> list[Path]:
+    """Return the four files of an idx data set that a folder holds, packed or not."""
+    found = [_idx_file(folder, name) for name in IDX_FILES]
+    return [path for path in found if path is not None]
+
+
 def _missing_idx(folder: Path) -> list[str]:
     return [name for name in IDX_FILES if _idx_file(folder, name) is None]
 
@@ -354,9 +363,15 @@ def _load_cifar(data: NamedData, folder: Path) -> NamedSplits:
     return NamedSplits(*read_cifar10(folder), data.classes, str(folder))
 
 
+def write_receipt(folder: Path) -> None:
+    """Write down size and SHA-256 of all files of a set whose makers tell none of them."""
+    found = [name for name in hashes.below(folder) if not name.endswith((".lock", RECEIPT))]
+    files.write_json_atomic(folder / RECEIPT, hashes.hashed(folder, found))
+
+
 def _unpack_cifar(folder: Path, console: Console) -> None:
     from dltool.data.archives import extract
-    from dltool.data.cifar import find_cifar10
+    from dltool.data.cifar_files import find_cifar10
 
     archive, target = folder / CIFAR_ARCHIVE, folder / UNPACKED
     with locked(target, console):
@@ -364,3 +379,5 @@ def _unpack_cifar(folder: Path, console: Console) -> None:
             shutil.rmtree(target, ignore_errors=True)
             extract(archive, target)
         archive.unlink(missing_ok=True)
+        # the archive's checksum says nothing about what came out of it
+        write_receipt(folder)

@@ -35,6 +35,7 @@ class Plugin:
         name: the command; `distribution:name` for all but one of several with one name.
         reference: `module:attribute` of its Typer app.
         summary, api, verbs, extras, smoke: what the manifest tells, see `docs/plugins.md`.
+        reads, writes: formats by verb, from the manifest too.
         problem: why it cannot be used, or an empty string.
         entry: the name that the package asks for.
         is_own: whether it is one of the topics that come with dltool.
@@ -62,6 +63,8 @@ class Plugin:
     why: str = ""
     notes: tuple[str, ...] = ()
     declared_name: str = ""
+    reads: tuple[tuple[str, tuple[str, ...]], ...] = ()
+    writes: tuple[tuple[str, tuple[str, ...]], ...] = ()
 
     @property
     def module(self) -> str:

@@ -15,7 +15,8 @@ MANIFEST = "plugin.toml"
 MANIFEST_BYTES = 64 * 1024
 TEXTS = ("name", "summary", "api")
 LISTS = ("verbs", "extras", "smoke")
-MANIFEST_KEYS = {*TEXTS, *LISTS}
+TABLES = ("reads", "writes")
+MANIFEST_KEYS = {*TEXTS, *LISTS, *TABLES}
 SUMMARY_LETTERS = 200
 
 
@@ -79,6 +80,14 @@ def _fields(values: dict[str, Any]) -> dict[str, Any]:
         items = values.get(key, [])
         if not isinstance(items, list) or not all(isinstance(item, str) for item in items):
             raise ValueError(f"{key} must be a list of texts")
+    for key in TABLES:
+        table = values.get(key, {})
+        lists = table.values() if isinstance(table, dict) else [None]
+        if not all(
+            isinstance(items, list) and all(isinstance(item, str) for item in items)
+            for items in lists
+        ):
+            raise ValueError(f"{key} must be a table of lists of texts")
     unknown = sorted(set(values) - MANIFEST_KEYS)
     notes = [f"{MANIFEST} has the unknown key {printable(key)!r}" for key in unknown[:3]]
     return {
@@ -88,8 +97,18 @@ def _fields(values: dict[str, Any]) -> dict[str, Any]:
         "verbs": tuple(verb for verb in values.get("verbs", []) if is_name(verb)),
         "extras": tuple(printable(extra) for extra in values.get("extras", [])),
         "smoke": tuple(values.get("smoke", [])),
+        **{key: _formats(values.get(key, {})) for key in TABLES},
         "notes": tuple(notes),
     }
+
+
+def _formats(table: dict[str, list[str]]) -> tuple[tuple[str, tuple[str, ...]], ...]:
+    """Return verbs and their formats as something that never changes."""
+    return tuple(
+        (verb, tuple(printable(item) for item in items))
+        for verb, items in table.items()
+        if is_name(verb)
+    )
 
 
 def printable(text: str) -> str:

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import types
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from dltool_gpu import cli, devices, info, report
+from dltool_gpu import apple, cli, devices, info, report
 from typer.testing import CliRunner
 
 from dltool.builds import Build
-from dltool.errors import CheckFailed
+from dltool.errors import CheckFailed, ConfigError
 
 GIB = 1 << 30
 CUDA13 = Build("2.14.1", "2.14.1+cu130", "13.0")
@@ -69,16 +71,16 @@ class FakeNvml(types.ModuleType):
     NVMLError = NVMLError
     NVML_ERROR_LIBRARY_NOT_FOUND = 12
 
-    def __init__(self, *gpus: dict[str, Any], cuda: int = 13000) -> None:
+    def __init__(self, *gpus: dict[str, Any], cuda: int = 13000, driver: str = "580.65.06") -> None:
         super().__init__("pynvml")
-        self.gpus, self.cuda = gpus, cuda
+        self.gpus, self.cuda, self.driver = gpus, cuda, driver
 
     def nvmlInit(self) -> None: ...
 
     def nvmlShutdown(self) -> None: ...
 
     def nvmlSystemGetDriverVersion(self) -> str:
-        return "580.65.06"
+        return self.driver
 
     def nvmlSystemGetCudaDriverVersion_v2(self) -> int:
         return self.cuda
@@ -131,8 +133,8 @@ def plain_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("dltool.machine.platform_has_mps", lambda: False)
 
 
-def use(monkeypatch: pytest.MonkeyPatch, *gpus: dict[str, Any], cuda: int = 13000) -> None:
-    monkeypatch.setitem(sys.modules, "pynvml", FakeNvml(*gpus, cuda=cuda))
+def use(monkeypatch: pytest.MonkeyPatch, *gpus: dict[str, Any], **facts: Any) -> None:
+    monkeypatch.setitem(sys.modules, "pynvml", FakeNvml(*gpus, **facts))
 
 
 def without_nvml(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -176,9 +178,16 @@ def test_every_figure_of_a_gpu_is_what_nvml_said(
         "ecc_errors": {"uncorrected": 3, "corrected": 7},
         "mig": False,
         "mig_devices": [],
+        "cores": None,
         "processes": [
-            {"pid": 17, "name": None, "memory": None},
-            {"pid": 4242, "name": "/usr/bin/python3", "memory": GIB},
+            {"pid": 17, "kind": "graphics", "name": None, "command": None, "memory": None},
+            {
+                "pid": 4242,
+                "kind": "compute",
+                "name": "/usr/bin/python3",
+                "command": None,
+                "memory": GIB,
+            },
         ],
         "visible": True,
         "usable": True,
@@ -299,6 +308,8 @@ def test_an_amd_gpu_is_read_from_the_files_of_its_driver(
         "hwmon/hwmon3/temp1_input": "41500",
         "hwmon/hwmon3/power1_average": "135000000",
         "hwmon/hwmon3/power1_cap": "750000000",
+        "pp_dpm_sclk": "0: 132Mhz \n1: 1200Mhz *\n2: 2100Mhz ",
+        "pp_dpm_mclk": "0: 900Mhz *\n1: 1300Mhz",
     }.items():
         (card / name).write_text(f"{text}\n", encoding="utf-8")
     (gpu,) = (found := info.collect(empty)).gpus
@@ -306,6 +317,25 @@ def test_an_amd_gpu_is_read_from_the_files_of_its_driver(
     assert gpu.memory == devices.Bytes(192 * GIB, 2 * GIB, 190 * GIB)
     assert (gpu.temperature, gpu.power, gpu.power_limit) == (41.5, 135.0, 750.0)
     assert gpu.utilization == 12
+    assert gpu.clocks == {"sm": 1200, "sm_max": 2100, "memory": 900, "memory_max": 1300}
+    assert gpu.processes is None
+    kfd = empty / "sys/class/kfd/kfd"
+    files = {
+        kfd / "topology/nodes/0/gpu_id": "0",
+        kfd / "topology/nodes/1/gpu_id": "51234",
+        kfd / "topology/nodes/1/properties": f"simd_count 304\nlocation_id {0xC1 << 8}\ndomain 0",
+        kfd / "proc/77/vram_51234": str(GIB),
+        kfd / "proc/78/vram_51234": "0",
+        empty / "proc/77/comm": "python3",
+        empty / "proc/77/cmdline": "python3\0train.py\0",
+        empty / "proc/2/comm": "kthreadd",
+    }
+    for path, text in files.items():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+    assert info.collect(empty).gpus[0].processes == [
+        devices.Process(77, "compute", "python3", "python3 train.py", GIB)
+    ]
     assert "/dev/kfd" in gpu.obstacle
     assert "no-gpu" not in codes(found)
     (empty / "dev").mkdir()
@@ -316,7 +346,158 @@ def test_an_amd_gpu_is_read_from_the_files_of_its_driver(
     assert info.collect(empty).gpus[0].usable
 
 
+def test_an_apple_gpu_is_read_from_what_ioreg_prints() -> None:
+    registry = """
+  | {
+  |   "model" = "Apple M1 Pro"
+  |   "PerformanceStatistics" = {"In use system memory (driver)"=0,"Alloc system memory"=9,
+  "Device Utilization %"=37,"In use system memory"=815398912}
+  |   "gpu-core-count" = 16
+  | }"""
+    facts = {"machdep.cpu.brand_string": "Apple M1 Pro", "hw.memsize": str(16 * GIB)}
+    gpu = apple.described(facts, registry)
+    assert (gpu.name, gpu.cores, gpu.utilization) == ("Apple M1 Pro", 16, 37)
+    assert gpu.memory == devices.Bytes(16 * GIB, 815398912, None)
+    bare = apple.described({}, "")
+    assert (bare.name, bare.cores, bare.memory.total) == (None, None, None)
+
+
+# What nvidia-smi says
+
+# as recorded on two A100 with driver 550.54.15
+SMI = """\
+| NVIDIA-SMI 550.54.15              Driver Version: 550.54.15      CUDA Version: 12.4     |
+|   0  NVIDIA A100-SXM4-40GB          Off |   00000000:2F:00.0 Off |                    0 |
+| N/A   38C    P0             36W /  400W |   31186MiB /  40960MiB |      0%      Default |
+|                                         |                        |             Disabled |
+|   1  NVIDIA A100-SXM4-40GB          Off |   00000000:86:00.0 Off |                    0 |
+| N/A   38C    P0             38W /  400W |     425MiB /  40960MiB |      0%      Default |
+|                                         |                        |             Disabled |
+|    0   N/A  N/A   1128336      C   .../miniconda3/envs/pytorch/bin/python        510MiB |
+|    0   N/A  N/A   1159477      C   python                                      30662MiB |
+|    1   N/A  N/A   1159477      C   python                                        416MiB |
+"""
+SMI_GPU = re.compile(
+    r"^\|\s+(\d+)  (\S.*?)\s+(?:On|Off) \|\s+(\S+) \w+ \|\s+(\d+) \|\n"
+    r"\| N/A\s+(\d+)C\s+\S+\s+(\d+)W /\s+(\d+)W \|\s+(\d+)MiB /\s+(\d+)MiB \|\s+(\d+)%\s+(\S+) \|\n"
+    r"\|\s+\|\s+\|\s+(\S+) \|$",
+    re.MULTILINE,
+)
+SMI_PROCESS = re.compile(r"^\|\s+(\d)\s+N/A\s+N/A\s+(\d+)\s+C\s+\S+\s+(\d+)MiB \|$", re.MULTILINE)
+MIB = 1 << 20
+
+
+def answers(bus: str, used: int, milliwatts: int, held: dict[int, int]) -> dict[str, Any]:
+    """What NVML answers for one of the two GPUs; nvidia-smi rounds and cuts off."""
+    return FULL | {
+        "PciInfo": types.SimpleNamespace(busId=bus),
+        "MemoryInfo": bytes_of(40960 * MIB, used * MIB + 12345),
+        "Temperature": 38,
+        "PowerUsage": milliwatts,
+        "UtilizationRates": types.SimpleNamespace(gpu=0, memory=0),
+        "TotalEccErrors": {0: 0, 1: 0},
+        "ComputeRunningProcesses": [
+            types.SimpleNamespace(pid=pid, usedGpuMemory=size * MIB) for pid, size in held.items()
+        ],
+        "GraphicsRunningProcesses": [],
+    }
+
+
+def test_the_same_answers_as_nvidia_smi(monkeypatch: pytest.MonkeyPatch, empty: Path) -> None:
+    one = answers("00000000:2F:00.0", 31186, 36_214, {1128336: 510, 1159477: 30662})
+    two = answers("00000000:86:00.0", 425, 38_476, {1159477: 416})
+    use(monkeypatch, one, two, cuda=12040, driver="550.54.15")
+    found = info.collect(empty)
+    head = re.search(r"Driver Version: (\S+)\s+CUDA Version: (\S+)", SMI)
+    assert head is not None
+    assert (found.driver.version, found.driver.cuda) == head.groups()
+    rows = SMI_GPU.findall(SMI)
+    assert len(rows) == len(found.gpus) == 2
+    for gpu, row in zip(found.gpus, rows, strict=True):
+        assert gpu.memory.used is not None
+        assert gpu.memory.total is not None
+        assert gpu.power is not None
+        ours = (gpu.index, gpu.name, gpu.bus_id, gpu.ecc_errors["uncorrected"], gpu.temperature)
+        ours += (int(gpu.power), int(gpu.power_limit or 0), gpu.memory.used // MIB)
+        ours += (gpu.memory.total // MIB, gpu.utilization, "Default")
+        ours += ("Enabled" if gpu.mig else "Disabled",)
+        assert tuple(map(str, ours)) == row
+    ours = [
+        (str(gpu.index), str(process.pid), str((process.memory or 0) // MIB))
+        for gpu in found.gpus
+        for process in gpu.processes or []
+    ]
+    assert ours == SMI_PROCESS.findall(SMI)
+
+
+@pytest.mark.gpu
+def test_the_same_answers_as_nvidia_smi_on_this_machine() -> None:
+    names = (
+        "name",
+        "uuid",
+        "pci.bus_id",
+        "memory.total",
+        "power.limit",
+        "compute_cap",
+        "mig.mode.current",
+    )
+    done = subprocess.run(
+        ["nvidia-smi", f"--query-gpu={','.join(names)}", "--format=csv,noheader,nounits"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    for gpu, line in zip(info.collect().gpus, done.stdout.splitlines(), strict=True):
+        name, uuid, bus, total, limit, capability, mig = line.split(", ")
+        assert (gpu.name, gpu.uuid, gpu.bus_id) == (name, uuid, bus)
+        assert (gpu.memory.total or 0) // MIB == int(total)
+        assert gpu.power_limit == pytest.approx(float(limit), abs=0.01)
+        assert gpu.compute_capability == capability
+        assert mig == {True: "Enabled", False: "Disabled", None: "[N/A]"}[gpu.mig]
+
+
+def test_commands_are_told_only_where_numbers_are_the_hosts(empty: Path) -> None:
+    (empty / "proc/17").mkdir()
+    (empty / "proc/17/cmdline").write_bytes(b"python3\0-m\0my module\0")
+    assert devices.command_of(17, empty) is None
+    (empty / "proc/2").mkdir()
+    (empty / "proc/2/comm").write_text("kthreadd\n", encoding="utf-8")
+    assert devices.command_of(17, empty) == "python3 -m 'my module'"
+    assert devices.command_of(18, empty) is None
+
+
 # The command
+
+
+def test_watch_prints_one_object_a_line_and_ends_at_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    use(monkeypatch, FULL, SPARSE)
+    words = ["info", "--watch", "--count", "3", "--interval", "0.1"]
+    result = CliRunner().invoke(cli.app, [*words, "--json"])
+    lines = [json.loads(line) for line in result.stdout.splitlines()]
+    assert [len(line["data"]["gpus"]) for line in lines] == [2, 2, 2]
+    text = CliRunner().invoke(cli.app, words).stdout
+    assert text.count("GPU 0  NVIDIA A100-SXM4-40GB: 34 °C, 52 of 400 W, 97 % busy") == 3
+    assert "2.0 GiB of 40.0 GiB" in text
+    assert "\x1b" not in text
+
+
+def test_ctrl_c_is_the_usual_end_of_watch(monkeypatch: pytest.MonkeyPatch) -> None:
+    def twice(seconds: float) -> Iterator[info.MachineInfo]:
+        yield found
+        raise KeyboardInterrupt
+
+    use(monkeypatch, SPARSE)
+    found = info.collect()
+    monkeypatch.setattr(info, "watch", twice)
+    result = CliRunner().invoke(cli.app, ["info", "--watch", "--json"])
+    assert (result.exit_code, len(result.stdout.splitlines())) == (0, 1)
+
+
+@pytest.mark.parametrize("words", [["--watch", "--require", "1"], ["--count", "2"]])
+def test_options_that_do_not_go_together_are_refused(words: list[str]) -> None:
+    result = CliRunner().invoke(cli.app, ["info", *words])
+    assert isinstance(result.exception, ConfigError)
+    assert result.exception.code == "E205"
 
 
 @pytest.mark.parametrize(

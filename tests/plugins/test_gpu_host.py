@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 
 import pytest
-from dltool_gpu import devices, host, info, report
+from dltool_gpu import apple, devices, host, info, report
 
 from dltool.errors import ConfigError
 
@@ -71,10 +71,11 @@ def test_sizes_without_a_clear_meaning_are_refused(text: str) -> None:
 
 def test_an_apple_gpu_is_named_by_its_chip(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("dltool.machine.platform_has_mps", lambda: False)
-    assert devices.apple_gpus() == []
+    assert apple.apple_gpus() == []
     monkeypatch.setattr("dltool.machine.platform_has_mps", lambda: True)
-    monkeypatch.setattr(devices, "sysctl", lambda name: {name: "Apple M2"})
-    (gpu,) = devices.apple_gpus()
+    monkeypatch.setattr(apple, "sysctl", lambda *names: {names[0]: "Apple M2"})
+    monkeypatch.setattr(apple, "IOREG", ("no-such-program",))
+    (gpu,) = apple.apple_gpus()
     assert (gpu.vendor, gpu.name, gpu.usable) == ("apple", "Apple M2", True)
 
 

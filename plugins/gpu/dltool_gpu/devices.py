@@ -1,10 +1,11 @@
-"""Read the GPUs of this machine: NVIDIA's through NVML, AMD's from `/sys`, Apple's by its chip.
+"""What is known of one GPU, and NVIDIA's GPUs read through NVML.
 
 What a device, driver or library does not tell is None.
 """
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,6 @@ from typing import Any
 from dltool import machine
 from dltool.builds import read_text
 from dltool.machine import ask
-from dltool_gpu.host import sysctl
 
 # bits of nvmlDeviceGetCurrentClocksEventReasons, named as nvidia-smi -q names them (nvml.h)
 CLOCK_REASONS = {
@@ -43,10 +43,19 @@ class Bytes:
 
 @dataclass(frozen=True)
 class Process:
-    """A process that holds memory of the GPU; its number is that of the host's name space."""
+    """A process that holds memory of the GPU; its number is that of the host's name space.
+
+    Attributes:
+        kind: `compute`, `graphics`, or both as `compute+graphics`.
+        name: the program, as the driver knows it.
+        command: the command line with its arguments, where this process may look it up.
+        memory: what it holds of this GPU, in bytes.
+    """
 
     pid: int
+    kind: str
     name: str | None
+    command: str | None
     memory: int | None
 
 
@@ -66,6 +75,7 @@ class Gpu:
 
     Attributes:
         index: its number for this vendor, in the order of the PCI bus.
+        cores: number of GPU cores, where the vendor tells it.
         utilization: percent of the last sample period in which a kernel ran.
         throttle_reasons: what holds the clocks down just now; `gpu_idle` among them.
         ecc_errors: uncorrected and corrected errors since the driver started.
@@ -80,6 +90,7 @@ class Gpu:
     uuid: str | None = None
     bus_id: str | None = None
     compute_capability: str | None = None
+    cores: int | None = None
     memory: Bytes = Bytes()
     temperature: float | None = None
     power: float | None = None
@@ -104,19 +115,19 @@ class Gpu:
         return max(slices) if slices else self.memory.free
 
 
-def nvidia_gpus(nvml: Any, count: int) -> list[Gpu]:
-    """Ask NVML, the started `pynvml` module, for every GPU."""
+def nvidia_gpus(nvml: Any, count: int, root: Path = machine.ROOT) -> list[Gpu]:
+    """Ask NVML, the started `pynvml` module, for every GPU; commands come from `root/proc`."""
     gpus = []
     for index in range(count):
         handle = ask(nvml, "nvmlDeviceGetHandleByIndex", index)
         if handle is None:
             gpus.append(Gpu("nvidia", index, usable=False, obstacle="the driver cannot reach it"))
         else:
-            gpus.append(_nvidia_gpu(nvml, handle, index))
+            gpus.append(_nvidia_gpu(nvml, handle, index, root))
     return gpus
 
 
-def _nvidia_gpu(nvml: Any, handle: Any, index: int) -> Gpu:
+def _nvidia_gpu(nvml: Any, handle: Any, index: int, root: Path) -> Gpu:
     utilization = ask(nvml, "nvmlDeviceGetUtilizationRates", handle)
     capability = ask(nvml, "nvmlDeviceGetCudaComputeCapability", handle)
     ecc = ask(nvml, "nvmlDeviceGetEccMode", handle)
@@ -136,15 +147,12 @@ def _nvidia_gpu(nvml: Any, handle: Any, index: int) -> Gpu:
         utilization=getattr(utilization, "gpu", None),
         memory_utilization=getattr(utilization, "memory", None),
         clocks=_clocks(nvml, handle),
-        throttle_reasons=_throttle_reasons(nvml, handle),
+        throttle_reasons=throttle_reasons(nvml, handle),
         ecc=bool(ecc[0]) if ecc else None,
-        ecc_errors={
-            name: ask(nvml, "nvmlDeviceGetTotalEccErrors", handle, kind, SINCE_START)
-            for name, kind in (("uncorrected", UNCORRECTED), ("corrected", CORRECTED))
-        },
+        ecc_errors=ecc_errors(nvml, handle),
         mig=bool(mig[0]) if mig else None,
         mig_devices=_mig_devices(nvml, handle) if mig and mig[0] else [],
-        processes=_processes(nvml, handle),
+        processes=_processes(nvml, handle, root),
         usable=not closed,
         obstacle="its compute mode is set to prohibited" if closed else "",
     )
@@ -176,7 +184,16 @@ def _clocks(nvml: Any, handle: Any) -> dict[str, int | None]:
     return now | top
 
 
-def _throttle_reasons(nvml: Any, handle: Any) -> list[str] | None:
+def ecc_errors(nvml: Any, handle: Any) -> dict[str, int | None]:
+    """Return the memory errors of one NVIDIA GPU since the driver started, by kind."""
+    return {
+        name: ask(nvml, "nvmlDeviceGetTotalEccErrors", handle, kind, SINCE_START)
+        for name, kind in (("uncorrected", UNCORRECTED), ("corrected", CORRECTED))
+    }
+
+
+def throttle_reasons(nvml: Any, handle: Any) -> list[str] | None:
+    """Name what holds the clocks of one NVIDIA GPU down just now."""
     bits = ask(nvml, "nvmlDeviceGetCurrentClocksEventReasons", handle)
     if bits is None:
         bits = ask(nvml, "nvmlDeviceGetCurrentClocksThrottleReasons", handle)
@@ -194,63 +211,38 @@ def _mig_devices(nvml: Any, handle: Any) -> list[MigDevice]:
     return devices
 
 
-def _processes(nvml: Any, handle: Any) -> list[Process] | None:
-    answers = [
-        ask(nvml, f"nvmlDeviceGet{kind}RunningProcesses", handle)
-        for kind in ("Compute", "Graphics")
-    ]
-    if answers == [None, None]:
+def _processes(nvml: Any, handle: Any, root: Path) -> list[Process] | None:
+    kinds = ("Compute", "Graphics")
+    answers = {
+        kind.lower(): ask(nvml, f"nvmlDeviceGet{kind}RunningProcesses", handle) for kind in kinds
+    }
+    if all(answer is None for answer in answers.values()):
         return None
-    known = {process.pid: process for answer in answers for process in answer or []}
+    memory: dict[int, int | None] = {}
+    does: dict[int, list[str]] = {}
+    for kind, found in answers.items():
+        for process in found or []:
+            memory[process.pid] = process.usedGpuMemory
+            does.setdefault(process.pid, []).append(kind)
     return [
-        Process(pid, _text(ask(nvml, "nvmlSystemGetProcessName", pid)), process.usedGpuMemory)
-        for pid, process in sorted(known.items())
+        Process(
+            pid,
+            "+".join(does[pid]),
+            _text(ask(nvml, "nvmlSystemGetProcessName", pid)),
+            command_of(pid, root),
+            held,
+        )
+        for pid, held in sorted(memory.items())
     ]
 
 
-def amd_gpus(root: Path = machine.ROOT) -> list[Gpu]:
-    """Read AMD's GPUs from the files of the amdgpu kernel driver (Linux)."""
-    cards = root / "sys/class/drm"
-    if not cards.is_dir():
-        return []
-    folders = sorted(card / "device" for card in cards.glob("card[0-9]*") if "-" not in card.name)
-    ours = [folder for folder in folders if read_text(folder / "vendor") == machine.AMD]
-    return [_amd_gpu(folder, index) for index, folder in enumerate(ours)]
+def command_of(pid: int, root: Path = machine.ROOT) -> str | None:
+    """Return the command line of a process by the host's number; None where it cannot be known.
 
-
-def _amd_gpu(folder: Path, index: int) -> Gpu:
-    total, used = (_number(folder / f"mem_info_vram_{name}") for name in ("total", "used"))
-    sensors = next(iter(sorted(folder.glob("hwmon/hwmon*"))), folder / "no sensors")
-    temperature = _number(sensors / "temp1_input")
-    power = _number(sensors / "power1_average")
-    if power is None:
-        power = _number(sensors / "power1_input")
-    limit = _number(sensors / "power1_cap")
-    slot = [line for line in read_text(folder / "uevent").splitlines() if "PCI_SLOT_NAME=" in line]
-    return Gpu(
-        vendor="amd",
-        index=index,
-        name=read_text(folder / "product_name")
-        or f"AMD GPU {read_text(folder / 'device')}".strip(),
-        uuid=read_text(folder / "unique_id") or None,
-        bus_id=slot[0].partition("=")[2] if slot else None,
-        memory=Bytes(total, used, None if total is None or used is None else total - used),
-        temperature=None if temperature is None else temperature / 1000,
-        power=None if power is None else power / 1e6,
-        power_limit=None if limit is None else limit / 1e6,
-        utilization=_number(folder / "gpu_busy_percent"),
-    )
-
-
-def _number(path: Path) -> int | None:
-    text = read_text(path)
-    return int(text) if text.lstrip("-").isdigit() else None
-
-
-def apple_gpus() -> list[Gpu]:
-    """Name the GPU of an Apple chip; it shares the main memory and tells no more without torch."""
-    if not machine.platform_has_mps():
-        return []
-    return [
-        Gpu("apple", 0, name=sysctl("machdep.cpu.brand_string").get("machdep.cpu.brand_string"))
-    ]
+    In a container the same number may be another process: only the host's own name space shows
+    the kernel's `kthreadd` as number 2.
+    """
+    if read_text(root / "proc/2/comm") != "kthreadd":
+        return None
+    words = read_text(root / f"proc/{pid}/cmdline").strip("\0").split("\0")
+    return shlex.join(words) if words != [""] else None

@@ -7,15 +7,20 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterable, Sequence
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from dltool import machine
 from dltool.builds import Build, installed_build, release
 from dltool.machine import Driver, Finding, Hardware
-from dltool_gpu.devices import Gpu, amd_gpus, apple_gpus, nvidia_gpus
+from dltool_gpu.amd import amd_gpus
+from dltool_gpu.apple import apple_gpus
+from dltool_gpu.devices import Gpu, nvidia_gpus
 from dltool_gpu.host import Cpu, Host, Memory, cpu, host, memory
 
 SLOWDOWNS = {"hw_slowdown", "sw_thermal_slowdown", "hw_thermal_slowdown", "hw_power_brake_slowdown"}
@@ -26,7 +31,12 @@ TOOLS = ("nvidia-smi", "amd-smi", "rocm-smi")
 
 @dataclass(frozen=True)
 class MachineInfo:
-    """Everything that `dltool gpu info` tells."""
+    """Everything that `dltool gpu info` tells.
+
+    Attributes:
+        libraries: versions of cuDNN and NCCL that were installed with torch.
+        tools: the vendors' own programs in PATH, with their places.
+    """
 
     host: Host
     cpu: Cpu
@@ -34,6 +44,7 @@ class MachineInfo:
     driver: Driver
     torch: Build | None
     torchvision: Build | None
+    libraries: dict[str, str]
     gpus: list[Gpu]
     tools: dict[str, str]
     findings: list[Finding]
@@ -67,10 +78,24 @@ class MachineInfo:
 
 def collect(root: Path = machine.ROOT) -> MachineInfo:
     """Look at the whole machine; a layer that is missing becomes a finding, never an error."""
+    with machine.nvml_session() as (nvml, driver):
+        return _look(nvml, driver, root)
+
+
+def watch(seconds: float, root: Path = machine.ROOT) -> Iterator[MachineInfo]:
+    """Look at the machine again every so many seconds, without starting NVML anew each time."""
+    with machine.nvml_session() as (nvml, driver):
+        due = time.monotonic()
+        while True:
+            yield _look(nvml, driver, root)
+            due = max(due + seconds, time.monotonic())
+            time.sleep(due - time.monotonic() if due > time.monotonic() else 0)
+
+
+def _look(nvml: Any, driver: Driver, root: Path) -> MachineInfo:
     torch, torchvision = installed_build("torch"), installed_build("torchvision")
     seen = machine.hardware(root)
-    with machine.nvml_session() as (nvml, driver):
-        gpus = nvidia_gpus(nvml, driver.count) if nvml is not None else []
+    gpus = nvidia_gpus(nvml, driver.count, root) if nvml is not None else []
     found = machine.device_findings(seen, driver, torch)
     found += machine.torchvision_findings(torch, torchvision)
     gpus = judged(gpus + amd_gpus(root) + apple_gpus(), torch, driver, seen)
@@ -84,10 +109,24 @@ def collect(root: Path = machine.ROOT) -> MachineInfo:
         driver,
         torch,
         torchvision,
+        libraries(torch),
         gpus,
         vendor_tools(),
         found,
     )
+
+
+def libraries(torch: Build | None) -> dict[str, str]:
+    """Return the versions of cuDNN and NCCL that came as packages beside this torch.
+
+    Empty for builds that carry them inside, as conda's, and for those without CUDA.
+    """
+    found = {}
+    for name in ("cudnn", "nccl") if torch is not None and torch.cuda else ():
+        major = release(torch.cuda or "0")[0] if torch else 0
+        with suppress(metadata.PackageNotFoundError):
+            found[name] = metadata.version(f"nvidia-{name}-cu{major}")
+    return found
 
 
 def visible_gpus(gpus: Sequence[Gpu], setting: str | None) -> set[int]:

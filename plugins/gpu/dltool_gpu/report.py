@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 
 from dltool.builds import Build
-from dltool.errors import CheckFailed, ConfigError
+from dltool.errors import CheckFailed, ConfigError, closest
 from dltool.machine import Finding, count_of
 from dltool_gpu.devices import Bytes, Gpu
 from dltool_gpu.info import MachineInfo
@@ -16,6 +16,9 @@ SIZES: dict[str, int] = {"B": 1} | {
     for power, letter in enumerate("KMGT", start=1)
     for suffix, base in (("B", 1000), ("iB", 1024))
 }
+# the operations of `dltool gpu bench`
+GROUPS = ("matmul", "add", "copy", "transfer", "conv", "attention", "launch", "all-reduce")
+LONGEST_COMMAND = 100
 # too common to tell anything about a processor
 EVERYWHERE = {"sse4_2", "avx", "f16c", "fma", "avx512bw", "avx512vl"}
 
@@ -40,6 +43,27 @@ def parse_size(text: str, option: str) -> int:
     return round(float(match[1]) * factor)
 
 
+def parse_groups(text: str | None) -> list[str]:
+    """Return the groups of operations that `--only` names, in our order; all without it.
+
+    Raises:
+        ConfigError: E206, one is not known.
+    """
+    if text is None:
+        return list(GROUPS)
+    asked = [word.strip() for word in text.split(",")]
+    for word in asked:
+        if word not in GROUPS:
+            raise ConfigError(
+                "E206",
+                "--only names an unknown group",
+                received=word,
+                expected=", ".join(GROUPS),
+                cure=f"did you mean {near}?" if (near := closest(word, GROUPS)) else "",
+            )
+    return [group for group in GROUPS if group in asked]
+
+
 def size(count: int | None) -> str:
     """Return a number of bytes with a binary unit: `23.5 GiB`."""
     if count is None:
@@ -60,6 +84,10 @@ def report(info: MachineInfo) -> str:
         ("torchvision", _build(info.torchvision)),
         ("driver", _driver(info)),
     ]
+    if info.libraries:
+        names = {"cudnn": "cuDNN", "nccl": "NCCL"}
+        told = ", ".join(f"{names[name]} {version}" for name, version in info.libraries.items())
+        rows.insert(-1, ("libraries", told))
     for gpu in info.gpus:
         label = f"GPU {gpu.index}" if gpu.vendor == "nvidia" else f"{gpu.vendor} {gpu.index}"
         rows += [(label if number == 0 else "", line) for number, line in enumerate(gpu_lines(gpu))]
@@ -110,20 +138,46 @@ def _driver(info: MachineInfo) -> str:
 def gpu_lines(gpu: Gpu) -> list[str]:
     """Return what is known of one GPU: a headline, its state, its slices and processes."""
     capability = f"compute capability {gpu.compute_capability}" if gpu.compute_capability else ""
-    head = [gpu.name or "unnamed", _bytes(gpu.memory), capability, gpu.bus_id or ""]
+    cores = count_of(gpu.cores, "core") if gpu.cores else ""
+    head = [gpu.name or "unnamed", cores, _bytes(gpu.memory), capability, gpu.bus_id or ""]
     lines = [", ".join(filter(None, head)), ", ".join(_state(gpu))]
     for part in gpu.mig_devices:
         lines.append(f"MIG {part.index}: {part.name or part.uuid}, {_bytes(part.memory)}")
     for process in gpu.processes or []:
-        lines.append(f"process {process.pid}: {process.name or 'unknown'}, {size(process.memory)}")
+        told = _shortened(process.command or process.name or "unknown")
+        lines.append(f"process {process.pid}: {size(process.memory)}, {told}")
     if not gpu.usable:
         lines.append(f"not usable: {gpu.obstacle}")
     return list(filter(None, lines))
 
 
+def _shortened(command: str) -> str:
+    return command if len(command) <= LONGEST_COMMAND else f"{command[: LONGEST_COMMAND - 1]}…"
+
+
+def watched(info: MachineInfo, moment: str) -> str:
+    """Return one line a GPU for `--watch`, with the time, and one for the main memory."""
+    lines = []
+    for gpu in info.gpus:
+        used = ""
+        if gpu.memory.used is not None:
+            used = f"{size(gpu.memory.used)} of {size(gpu.memory.total)}"
+        state = ", ".join(filter(None, [*_state(gpu), used]))
+        label = "GPU" if gpu.vendor == "nvidia" else gpu.vendor
+        lines.append(f"{moment}  {label} {gpu.index}  {gpu.name or 'unnamed'}: {state}")
+        for process in gpu.processes or []:
+            told = _shortened(process.command or process.name or "unknown")
+            lines.append(f"{moment}    process {process.pid}: {size(process.memory)}, {told}")
+    if not info.gpus:
+        lines.append(f"{moment}  no GPU")
+    return "\n".join([*lines, f"{moment}  memory {_memory(info)}"])
+
+
 def _bytes(memory: Bytes) -> str:
     if memory.total is None:
         return ""
+    if memory.free is None:
+        return size(memory.total)
     return f"{size(memory.total)}, {size(memory.free)} free"
 
 
