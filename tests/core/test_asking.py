@@ -7,11 +7,12 @@ from typing import Annotated
 
 import pytest
 import typer
+from typer.testing import CliRunner
+
 from dltool import asking, ranges
 from dltool.errors import ConfigError
 from dltool.options import training_option
 from dltool.training_config import RunConfig, TrainingConfig
-from typer.testing import CliRunner
 
 
 @dataclass(frozen=True)

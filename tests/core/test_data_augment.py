@@ -6,7 +6,7 @@ import pytest
 import torch
 from torchvision.transforms.v2 import functional as tv
 
-from dltool.data.augment import AUGMENTATIONS, augment, mix, recolored, turned
+from dltool.data.augment import AUGMENTATIONS, MIXES, augment, mix, recolored, turned
 from dltool.data.resident import Resident
 from dltool.errors import ConfigError
 
@@ -73,13 +73,17 @@ def test_a_turn_of_hue_keeps_brightness_and_leaves_grey_alone():
         rtol=0,
     )
     grey = images[:, :1].expand(-1, 3, -1, -1)
-    torch.testing.assert_close(recolored(grey, ones, ones, ones, ones * 0.1), grey, atol=0.1, rtol=0)
+    torch.testing.assert_close(
+        recolored(grey, ones, ones, ones, ones * 0.1), grey, atol=0.1, rtol=0
+    )
     back = recolored(turned_hue, ones, ones, ones, ones * -0.1)
     torch.testing.assert_close(back, images, atol=0.05, rtol=0)
 
 
 @pytest.mark.parametrize("channels", [1, 3])
-@pytest.mark.parametrize("name", [name for name in AUGMENTATIONS if name not in ("mixup", "cutmix")])
+@pytest.mark.parametrize(
+    "name", [name for name in AUGMENTATIONS if name not in ("mixup", "cutmix")]
+)
 def test_every_way_keeps_shape_and_kind_and_the_images_it_was_given(name, channels):
     images = smooth_images(8, channels).to(torch.uint8)
     before = images.clone()
