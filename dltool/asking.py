@@ -16,15 +16,17 @@ import dataclasses
 import functools
 import inspect
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 import typer
 
-from dltool import configs, options, resuming
+from dltool import configs, options, resuming, surroundings
 from dltool.console import Console
+from dltool.errors import ConfigError
+from dltool.surroundings import Around
 
 Config = TypeVar("Config")
 
@@ -67,6 +69,7 @@ class Asked(Generic[Config]):
     Attributes:
         flags: the settings given on the command line.
         file: the settings of the `--config` file, which is called `file_name`.
+        around: what environment, project and user say.
         out: folder to create; none: one with a name of its own.
         resume: the run to go on with, as the user named it.
     """
@@ -77,14 +80,16 @@ class Asked(Generic[Config]):
     flags: Mapping[str, Any]
     file: Mapping[str, Any]
     file_name: str
+    around: Around
     out: Path | None
     resume: str | None
     allow_changed: bool
+    only_look: bool = False
 
     @property
     def chosen(self) -> dict[str, Any]:
-        """The settings given by file or flag: what a recipe may depend on."""
-        return {**self.file, **self.flags}
+        """The settings given by surroundings, file or flag: what a recipe may depend on."""
+        return {**self.around.values, **self.file, **self.flags}
 
     def settled(
         self, recipe: Mapping[str, Any] | None = None
@@ -111,9 +116,40 @@ class Asked(Generic[Config]):
             flags=self.flags,
             file=self.file,
             file_name=self.file_name,
+            around=self.around,
             recipe=recipe,
         )
+        if self.only_look:
+            raise Looked(config, origins)
+        for warning in self.around.warnings:
+            self.console.warn(warning)
         return None, config, origins
+
+
+class Looked(Exception):
+    """Ends a training command that was only asked what it would do; see `look`."""
+
+    def __init__(self, config: Any, origins: dict[str, str]) -> None:
+        super().__init__("looked")
+        self.config, self.origins = config, origins
+
+
+def look(command: Any, name: str, arguments: Sequence[str]) -> tuple[Any, dict[str, str]]:
+    """Return the config and the origins that a training command would have; nothing is trained.
+
+    Args:
+        command: a command made with `trains`, as Typer built it.
+
+    Raises:
+        ConfigError: what the command itself would refuse.
+    """
+    context = command.make_context(name, list(arguments), obj=Looked)
+    try:
+        with context:
+            command.invoke(context)
+    except Looked as looked:
+        return looked.config, looked.origins
+    raise ConfigError("E205", f"{name} settled nothing", cure="leave --resume out")
 
 
 def trains(
@@ -154,6 +190,7 @@ def trains(
         del asking.__wrapped__  # its signature is not this one
         typing.cast(Any, asking).__signature__ = inspect.Signature(parameters)
         asking.__annotations__ = {each.name: each.annotation for each in parameters}
+        typing.cast(Any, asking).config_class = config_class
         return asking
 
     return decorate
@@ -176,9 +213,16 @@ def _asked(config_class: type[Any], topic: str, verb: str, values: Mapping[str, 
         config_class=config_class,
         console=console,
         flags=options.given(values["ctx"], config_class),
-        file=configs.read_config_file(file_path, config_class) if file_path else {},
+        file=configs.read_config_file(file_path, config_class, topic) if file_path else {},
         file_name=str(file_path or ""),
+        around=_around(config_class, topic, verb, values["resume"]),
         out=values["out"],
         resume=values["resume"],
         allow_changed=values["allow_changed"],
+        only_look=values["ctx"].obj is Looked,
     )
+
+
+def _around(config_class: type[Any], topic: str, verb: str, resume: str | None) -> Around:
+    # a resumed run keeps its own settings, whatever stands around it now
+    return Around() if resume is not None else surroundings.around(config_class, topic, verb)

@@ -5,6 +5,10 @@ CORE_COMMANDS = {
         "dltool.commands.checkpoint:app",
         "Look into checkpoints, verify, compare, convert and prune them.",
     ),
+    "config": (
+        "dltool.commands.config:app",
+        "Settings of trainings: show them with their origins, check and write files of them.",
+    ),
     "data": (
         "dltool.commands.data:app",
         "The named data sets: list, fetch, verify, prune them, and bundle them for other machines.",
