@@ -264,7 +264,8 @@ def _announce(
         f"{counts['test']:,} test images, {len(data.classes)} classes, "
         f"{form.mode} {form.height}x{form.width}"
     )
-    console.note(f"{config.model}: {count_parameters(model):,} parameters")
+    total = sum(parameter.numel() for parameter in model.parameters())
+    console.note(f"{config.model}: {total:,} parameters")
     console.note(f"run folder {run.folder}")
     console.event("start", run=str(run.folder), epochs=config.epochs, device=str(device))
 

@@ -173,7 +173,7 @@ def freeze(model: Classifier, config: TrainConfig) -> None:
     """
     _, head = zoo.head(model.network)
     if config.lora_rank:
-        lora.add(model.network, config.lora_modules, config.lora_rank, config.lora_alpha)
+        lora.add(model.network, config.lora_modules, config.lora_rank, config.lora_scale)
     elif config.freeze == "backbone":
         for parameter in model.network.parameters():
             parameter.requires_grad_(False)
