@@ -50,6 +50,7 @@ BY_FIELD: dict[str, Any] = {
     "max_time": options.MaxTimeOption,
     "on_nan": options.OnNanOption,
     "guards": options.GuardsOption,
+    "without": options.WithoutOption,
 }
 # and all of these, which say where and how to run and are no settings
 ALWAYS: dict[str, tuple[Any, object]] = {

@@ -49,13 +49,19 @@ def table(rows: Sequence[Sequence[object]], header: Sequence[str]) -> str:
 
 
 class Console:
-    """Print for one command: human text, one JSON object (`--json`) or JSON lines (`--events`)."""
+    """Print for one command: human text, one JSON object (`--json`) or JSON lines (`--events`).
+
+    Attributes:
+        warnings: what was warned of; `--json` lists it.
+        findings: what guards have found; a run folder keeps it.
+    """
 
     def __init__(self, command: str, *, json: bool = False, events: bool = False) -> None:
         self.command = command
         self.json = json
         self.events = events
         self.warnings: list[str] = []
+        self.findings: list[dict[str, Any]] = []
         self.started = time.monotonic()
 
     def note(self, text: str) -> None:

@@ -79,7 +79,20 @@ OnNanOption = Annotated[
     ),
 ]
 GuardsOption = Annotated[
-    str, run_option("preflight, strict, off: checks before training.", "--guards")
+    str,
+    run_option(
+        "preflight; full: slow checks too; strict: stop at warnings; only: check and stop; off.",
+        "--guards",
+    ),
+]
+WithoutOption = Annotated[
+    list[str],
+    run_option(
+        "Leave a guard out, with your reason: 'G-P09: batches are graphs'. Repeatable.",
+        "--without",
+        metavar="CODE[: REASON]",
+        show_default=False,
+    ),
 ]
 AllowChangedOption = Annotated[
     bool,
@@ -144,6 +157,8 @@ def given(ctx: typer.Context, config_class: type[Any]) -> dict[str, Any]:
     for name, value in ctx.params.items():
         source = ctx.get_parameter_source(name)
         if name in names and source is not None and source.name in ("COMMANDLINE", "ENVIRONMENT"):
+            if isinstance(value, list):
+                value = tuple(value)
             values[name] = str(value) if isinstance(value, Path) else value
     return values
 

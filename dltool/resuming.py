@@ -13,10 +13,13 @@ from typing import Any, TypeVar, cast
 from dltool import environment, files, runs
 from dltool.console import Console
 from dltool.errors import ConfigError, DataError
+from dltool.guards import findings
 from dltool.runs import Run
 
 # options that change no result: they hold for one command and may differ at every resume
-FREE = frozenset({"workers", "save_every", "keep", "max_time", "on_nan", "guards", "data_root"})
+FREE = frozenset(
+    {"workers", "save_every", "keep", "max_time", "on_nan", "guards", "without", "data_root"}
+)
 CHANGED = "changed"
 
 Config = TypeVar("Config")
@@ -126,14 +129,22 @@ def opened(
         run = runs.open_run(resume, topic)
         with runs.locked(resume):
             _take_over(run, config, origins, console)
+            _keep_findings(run, console)
             yield run
         run.refuse_unsaved()
         return
     folder = runs.claim(topic, name, out)
     with runs.locked(folder):
         run = runs.create(topic, name, folder, config, origins, grade)
+        _keep_findings(run, console)
         yield run
     run.refuse_unsaved()
+
+
+def _keep_findings(run: Run, console: Console) -> None:
+    """Write down what guards found before the start."""
+    if console.findings:
+        files.write_json_atomic(run.folder / findings.FILE, console.findings)
 
 
 def _take_over(run: Run, config: Any, origins: Mapping[str, str], console: Console) -> None:

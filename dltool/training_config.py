@@ -15,8 +15,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from dltool import durations, nonfinite, ranges
+from dltool.guards import findings
 
-GUARDS = ("preflight", "strict", "off")
+GUARDS = ("preflight", "full", "strict", "only", "off")
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,8 @@ class RunConfig:
         keep: checkpoints to keep beside the best.
         max_time: when to stop and save, as `2h`; empty: never.
         on_nan: what to do about NaN and infinity, see `dltool.nonfinite`.
-        guards: which checks run before the training.
+        guards: which checks run before the training, see `dltool.guards.findings`.
+        without: guards that are left out, each as `CODE` or `CODE: reason`.
     """
 
     epochs: int = 10
@@ -41,6 +43,7 @@ class RunConfig:
     max_time: str = ""
     on_nan: str = "stop"
     guards: str = "preflight"
+    without: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         ranges.at_least("--epochs", self.epochs, 1)
@@ -49,6 +52,7 @@ class RunConfig:
         ranges.at_least("--keep", self.keep, 2)
         ranges.one_of("--on-nan", self.on_nan, nonfinite.KINDS)
         ranges.one_of("--guards", self.guards, GUARDS)
+        findings.reasons(self.without)
         durations.parse_every("--save-every", self.save_every)
         durations.parse_duration("--max-time", self.max_time)
 

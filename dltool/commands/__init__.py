@@ -17,6 +17,10 @@ CORE_COMMANDS = {
         "dltool.commands.doctor:app",
         "Check this installation; each finding with its cure.",
     ),
+    "explain": (
+        "dltool.commands.explain:app",
+        "Say what a code such as E503 or G-P09 means, and what cures it.",
+    ),
     "plugin": ("dltool.commands.plugin:app", "Look after topics: list, check, install, new."),
     "reproduce": (
         "dltool.commands.reproduce:app",
@@ -24,6 +28,10 @@ CORE_COMMANDS = {
     ),
     "resume": ("dltool.commands.resume:app", "Go on with a stopped run of any topic."),
     "runs": ("dltool.commands.runs:app", "List and show finished and running runs."),
+    "sweep": (
+        "dltool.commands.sweep:app",
+        "Train with many settings and seeds, some at a time, and compare: mean and deviation.",
+    ),
     "topics": ("dltool.commands.topics:app", "What each topic can do: verbs and formats."),
     "verify": ("dltool.commands.verify:app", "Prove what is promised: that resume is exact."),
 }

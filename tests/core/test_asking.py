@@ -55,9 +55,11 @@ def test_flag_before_file_before_recipe_before_default(tmp_path):
     done = run(app, "--width", "4", "--batch-size", "5", "--config", str(file))
     assert done.exit_code == 0, done.output
     asked, width, (folder, config, origins) = asked_for[0]
-    assert folder is None and width == 4
+    assert folder is None
+    assert width == 4
     assert (config.width, config.batch_size, config.epochs) == (4, 5, 7)
-    assert config.learning_rate == 0.5 and config.clip == 0.0
+    assert config.learning_rate == 0.5
+    assert config.clip == 0.0
     assert origins["width"] == origins["batch_size"] == "flag"
     assert origins["epochs"] == f"file {file}"
     assert (origins["learning_rate"], origins["clip"]) == ("recipe", "default")
@@ -67,8 +69,10 @@ def test_flag_before_file_before_recipe_before_default(tmp_path):
 def test_a_command_keeps_its_own_option_and_leaves_out_others():
     app, _ = command(Config, leave_out=("guards",))
     text = run(app, "--help").output
-    assert "Only cpu." in text and "cuda:N" not in text
-    assert "--guards" not in text and "--ema" in text
+    assert "Only cpu." in text
+    assert "cuda:N" not in text
+    assert "--guards" not in text
+    assert "--ema" in text
     plain, _ = command(RunConfig)
     assert "--ema" not in run(plain, "--help").output
 
@@ -76,13 +80,15 @@ def test_a_command_keeps_its_own_option_and_leaves_out_others():
 def test_the_default_in_the_help_is_the_config_s():
     app, _ = command(Config)
     lines = " ".join(run(app, "--help").output.split())
-    assert "default: fp32" in lines and "default: 60s" in lines
+    assert "default: fp32" in lines
+    assert "default: 60s" in lines
 
 
 def test_out_is_refused_beside_resume():
     app, _ = command(Config)
     done = run(app, "--resume", "latest", "--out", "x")
-    assert isinstance(done.exception, ConfigError) and done.exception.code == "E205"
+    assert isinstance(done.exception, ConfigError)
+    assert done.exception.code == "E205"
 
 
 @pytest.mark.parametrize(

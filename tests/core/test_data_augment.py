@@ -6,7 +6,7 @@ import pytest
 import torch
 from torchvision.transforms.v2 import functional as tv
 
-from dltool.data.augment import AUGMENTATIONS, MIXES, augment, mix, recolored, turned
+from dltool.data.augment import AUGMENTATIONS, augment, mix, recolored, turned
 from dltool.data.resident import Resident
 from dltool.errors import ConfigError
 

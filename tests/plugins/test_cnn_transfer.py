@@ -10,8 +10,8 @@ from dltool_cnn import find_lr, lora, transfer
 from dltool_cnn.config import TrainConfig
 from dltool_cnn.model import Classifier, Spec, build, count_parameters
 from dltool_cnn.models import zoo
-from dltool_cnn.predict import mirrored_too
 from dltool_cnn.summary import build_empty
+from dltool_cnn.tta import mirrored_too
 from PIL import Image
 from safetensors.torch import load_file
 from torch import nn

@@ -9,7 +9,7 @@ import typer
 
 from dltool import asking, options, runs
 from dltool.console import Console
-from dltool_cnn import cli_models, flags, recipes
+from dltool_cnn import cli_deploy, cli_models, cli_study, flags, recipes
 from dltool_cnn.config import TrainConfig, class_names, numbers
 
 TOPIC = "cnn"
@@ -82,11 +82,12 @@ def evaluate(
         float | None, typer.Option(min=0.0, max=1.0, help="Exit 6 below this accuracy.")
     ] = None,
     plot: flags.Plot = None,
+    pictures: flags.Pictures = False,
     tta: flags.Tta = "none",
     device: options.DeviceOption = "auto",
     json: options.JsonOption = False,
 ) -> None:
-    """Measure a trained model: accuracy with its interval, classes, confusion matrix."""
+    """Measure a trained model: accuracy with its interval, calibration, classes."""
     console = Console("cnn evaluate", json=json)
     folder = runs.locate(run, TOPIC)
     console.loading()
@@ -99,6 +100,7 @@ def evaluate(
         split=split,
         min_accuracy=min_accuracy,
         plot=plot,
+        pictures=pictures,
         tta=tta,
         device=device,
         console=console,
@@ -118,6 +120,8 @@ def predict(
     grid: Annotated[
         Path | None, typer.Option(help="Write a picture of the images with their labels.")
     ] = None,
+    explain: flags.Explain = False,
+    explain_out: flags.ExplainOut = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Images a batch.")] = 256,
     tta: flags.Tta = "none",
     device: options.DeviceOption = "auto",
@@ -126,6 +130,7 @@ def predict(
     """Name what is on pictures, with the probability of each name."""
     console = Console("cnn predict", json=json)
     folder = runs.locate(run, TOPIC)
+    drawn = explain or explain_out is not None
     console.loading()
     from dltool_cnn.predict import predict_files
 
@@ -134,6 +139,7 @@ def predict(
         images,
         top=top,
         grid=grid,
+        explain=(explain_out or folder / "pictures" / "grad-cam.png") if drawn else None,
         batch_size=batch_size,
         tta=tta,
         device=device,
@@ -202,3 +208,5 @@ def import_(
 
 
 cli_models.register(app)
+cli_deploy.register(app)
+cli_study.register(app)

@@ -143,7 +143,7 @@ def _pools(
         assert pool.images is not None
         is_smaller = max(pool.images.shape[2:]) < side
         if not (enlarge and is_smaller):
-            pool.images = _resized(pool.images, side)
+            pool.images = resized(pool.images, side)
         pool.images = pool.images.to(device)
         pool.labels = pool.labels.to(device)
     sample = next(iter(pools.values())).images
@@ -152,7 +152,7 @@ def _pools(
     return pools, tuple(loaded.classes), form, {"source": loaded.where}
 
 
-def _resized(images: Tensor, side: int) -> Tensor:
+def resized(images: Tensor, side: int) -> Tensor:
     """Scale (N, C, H, W) uint8 images to side x side, in pieces that fit into memory."""
     if side in (0, images.shape[-1]) and (side == 0 or side == images.shape[-2]):
         return images

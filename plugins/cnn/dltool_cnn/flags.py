@@ -136,5 +136,28 @@ Classes = Annotated[int, typer.Option(min=2, help="Classes to tell apart.")]
 BatchSize = Annotated[int, typer.Option(min=1, help="For the memory that training takes.")]
 Plot = Annotated[
     Path | None,
-    typer.Option(help="Confusion matrix picture [default: in the run folder].", show_default=False),
+    typer.Option(
+        help="Confusion matrix picture [default: in the run's pictures].", show_default=False
+    ),
+]
+Pictures = Annotated[
+    bool,
+    typer.Option(
+        "--pictures",
+        help="Draw curves, worst mistakes, calibration and filters into the run's pictures.",
+    ),
+]
+Explain = Annotated[
+    bool,
+    typer.Option(
+        "--explain",
+        help="Draw where a convolutional network looked (Grad-CAM), for the first 48 images.",
+    ),
+]
+ExplainOut = Annotated[
+    Path | None,
+    typer.Option(
+        help="That picture, .png [default: pictures/grad-cam.png in the run].",
+        show_default=False,
+    ),
 ]

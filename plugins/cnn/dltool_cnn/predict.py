@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
-import math
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -15,19 +13,20 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from dltool import checkpoint, plots, ranges, runs, trained
+from dltool import checkpoint, plots, runs, trained
 from dltool import device as devices
 from dltool.console import Console
 from dltool.data import images as image_files
 from dltool.errors import DataError
-from dltool_cnn import lora
+from dltool_cnn import gradcam, lora
 from dltool_cnn.data import Form
-from dltool_cnn.model import Spec, build, count_parameters
+from dltool_cnn.model import Classifier, Spec, build, count_parameters
+from dltool_cnn.tta import mirrored_too
 
 Item = TypeVar("Item")
 
 GRID_LIMIT = 100
-TTA = ("none", "flip")
+MOST_EXPLAINED = 48
 DESCRIPTION = checkpoint.DESCRIPTION
 
 
@@ -35,7 +34,7 @@ DESCRIPTION = checkpoint.DESCRIPTION
 class LoadedModel:
     """A classifier with what it needs to be used right."""
 
-    model: nn.Module
+    model: Classifier
     classes: tuple[str, ...]
     form: Form
     description: dict[str, Any]
@@ -106,33 +105,10 @@ def load_classifier(folder: Path, device: torch.device) -> LoadedModel:
 
 
 @torch.no_grad()
-def probabilities(loaded: LoadedModel, images: Tensor, device: torch.device) -> Tensor:
+def probabilities(model: nn.Module, images: Tensor, device: torch.device) -> Tensor:
     """Return class probabilities (N, num_classes) for uint8 images (N, C, H, W)."""
-    chances: Tensor = loaded.model(images.to(device)).softmax(1).cpu()
+    chances: Tensor = model(images.to(device)).softmax(1).cpu()
     return chances
-
-
-class BothSides(nn.Module):
-    """Classify an image and its mirror image and take the mean of the probabilities."""
-
-    def __init__(self, model: nn.Module) -> None:
-        super().__init__()
-        self.model = model
-
-    def forward(self, images: Tensor) -> Tensor:
-        """Return logarithms of the mean probabilities (B, num_classes) for images (B, C, H, W)."""
-        seen = torch.stack([self.model(images), self.model(images.flip(3))])
-        return seen.log_softmax(2).logsumexp(0) - math.log(2)
-
-
-def mirrored_too(model: nn.Module, tta: str) -> nn.Module:
-    """Return the model with the test-time augmentation of that name around it.
-
-    Raises:
-        ConfigError: E206, another name.
-    """
-    ranges.one_of("--tta", tta, TTA)
-    return BothSides(model) if tta == "flip" else model
 
 
 def predict_files(
@@ -141,6 +117,7 @@ def predict_files(
     *,
     top: int,
     grid: Path | None,
+    explain: Path | None,
     batch_size: int,
     tta: str,
     device: str,
@@ -148,19 +125,24 @@ def predict_files(
 ) -> None:
     """Name what is on image files and print one line for each.
 
+    Args:
+        explain: picture to write of where the network looked, for the first images.
+
     Raises:
         DataError: no image could be read.
+        ConfigError: E205, the network is none that `explain` can show.
     """
     choice = devices.choose(device)
     loaded = load_classifier(folder, choice.device)
-    loaded = dataclasses.replace(loaded, model=mirrored_too(loaded.model, tta))
+    model = mirrored_too(loaded.model, tta)
+    layer = _explained_layer(loaded, choice.device) if explain is not None else ""
     top = min(top, len(loaded.classes))
     rows: list[dict[str, Any]] = []
     shown: list[Picture] = []
     for pictures in _chunks(_read(inputs, loaded.form, console), batch_size):
         stacked = np.stack([picture.pixels for picture in pictures])  # (N, H, W, C)
         images = torch.from_numpy(stacked).permute(0, 3, 1, 2)
-        chances = probabilities(loaded, images, choice.device)
+        chances = probabilities(model, images, choice.device)
         rows += [_row(p.name, c, loaded, top) for p, c in zip(pictures, chances, strict=True)]
         shown += pictures[: max(0, GRID_LIMIT - len(shown))]
     if not rows:
@@ -169,6 +151,10 @@ def predict_files(
     if grid is not None:
         _write_grid(shown, rows, grid, console)
         result["grid"] = str(grid)
+    if explain is not None:
+        _write_explained(loaded, layer, shown, rows, explain, choice.device)
+        console.note(f"where the network looked: {explain}")
+        result["explained"] = {"file": str(explain), "layer": layer}
     console.result(result, "\n".join(_line(row) for row in rows))
 
 
@@ -199,6 +185,32 @@ def _write_grid(
     plots.image_grid([picture.pixels for picture in shown], titles, path, wrong=wrong)
     if len(rows) > len(shown):
         console.note(f"the grid shows the first {len(shown)} of {len(rows)} images")
+
+
+def _explained_layer(loaded: LoadedModel, device: torch.device) -> str:
+    form = loaded.form
+    blank = torch.zeros(1, form.channels, form.height, form.width, dtype=torch.uint8, device=device)
+    return gradcam.target_layer(loaded.model, blank)
+
+
+def _write_explained(
+    loaded: LoadedModel,
+    layer: str,
+    shown: Sequence[Picture],
+    rows: Sequence[dict[str, Any]],
+    path: Path,
+    device: torch.device,
+) -> None:
+    """Draw the first images with what spoke for the answer that was given."""
+    some = shown[:MOST_EXPLAINED]
+    images = torch.from_numpy(np.stack([picture.pixels for picture in some])).permute(0, 3, 1, 2)
+    chosen = torch.tensor([loaded.classes.index(row["label"]) for row in rows[: len(some)]])
+    titles = [f"{row['label']} {row['probability']:.3f}" for row in rows[: len(some)]]
+    heats = [
+        gradcam.maps(loaded.model, part.to(device), labels, layer).cpu()
+        for part, labels in zip(images.split(16), chosen.split(16), strict=True)
+    ]
+    gradcam.draw_explained([picture.pixels for picture in some], torch.cat(heats), titles, path)
 
 
 def _read(inputs: Sequence[str], form: Form, console: Console) -> Iterator[Picture]:

@@ -180,8 +180,7 @@ def _preflight(
     findings = preflight.check_data(splits, config.side)
     batch: Batch = next(iter(source.batches(0)))
     findings += preflight.check_batch(detector, optimizer, batch)
-    act(findings, console, strict=config.guards == "strict")
-    return findings
+    return act(findings, console, mode=config.guards, without=config.without)
 
 
 def _announce(

@@ -98,7 +98,7 @@ def train(
     findings: list[Finding] = []
     if config.guards != "off":
         findings = fit.preflight(config, data, solution)
-        act(findings, console, strict=config.guards == "strict")
+        findings = act(findings, console, mode=config.guards, without=config.without)
     grade = devices.guarantee(device, deterministic=False)
     name = f"{runs.short_name(config.data)}-{config.settled_solver}"
     with resuming.opened(

@@ -186,8 +186,7 @@ def _preflight(
     points, labels = data.train.points[:64], data.train.labels[:64]
     findings += check_classifier(TwoLogits(network), optimizer, loss, points, labels, 2)
     findings += health.check_start(network, data.train)
-    act(findings, console, strict=config.guards == "strict")
-    return findings
+    return act(findings, console, mode=config.guards, without=config.without)
 
 
 def _announce(

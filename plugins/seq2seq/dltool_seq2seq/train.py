@@ -185,8 +185,7 @@ def _preflight(
     findings = list(data.findings)
     batch = next(iter(data.train.batches(0)))
     findings += preflight.check(model, optimizer, batch, len(data.target))
-    act(findings, console, strict=config.guards == "strict")
-    return findings
+    return act(findings, console, mode=config.guards, without=config.without)
 
 
 def _announce(

@@ -128,7 +128,7 @@ def _material(
     corpus = corpora.prepare(config, folder, console, tokenize)
     counts = corpora.vocabulary(corpus, config.min_count, _known(base))
     findings = [] if config.guards == "off" else preflight.look(config, corpus, counts)
-    act(findings, console, strict=config.guards == "strict")
+    findings = act(findings, console, mode=config.guards, without=config.without)
     _announce(config, corpus, counts, console)
     return Material(corpus, counts, findings)
 
