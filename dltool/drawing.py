@@ -19,6 +19,7 @@ import numpy.typing as npt
 from dltool.errors import ConfigError
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 # Okabe and Ito (2008): told apart with every common colour-vision deficiency
@@ -69,6 +70,23 @@ def drawing() -> Iterator[None]:
         yield
 
 
+def log_scale(axes: Axes) -> None:
+    """Scale the values of a panel logarithmically, with plain numbers at the ticks."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+    axes.set_yscale("log")
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.yaxis.set_minor_formatter(NullFormatter())
+
+
+def whole_ticks(axes: Axes) -> None:
+    """Put the ticks of a panel's epochs or steps at whole numbers."""
+    from matplotlib.ticker import MaxNLocator
+
+    axes.xaxis.set_major_locator(MaxNLocator(nbins=8, integer=True, steps=[1, 2, 5, 10]))
+
+
 def check_name(path: Path) -> None:
     """Raise ConfigError E202 unless the name ends in .png."""
     if path.suffix.lower() != ".png":
@@ -77,15 +95,25 @@ def check_name(path: Path) -> None:
         )
 
 
-def save(figure: Figure, path: Path, *, cut: bool = False) -> None:
-    """Write a figure as PNG, atomically; `cut` fits the edges to what is drawn."""
+def save(
+    figure: Figure, path: Path, *, cut: bool = False, title: str = "", description: str = ""
+) -> None:
+    """Write a figure as PNG, atomically; `cut` fits the edges to what is drawn.
+
+    Title and description, one sentence, go into the file's text fields of these names, where a
+    page of pictures finds its captions.
+    """
     from dltool.files import write_bytes_atomic
 
     content = io.BytesIO()
     figure.savefig(
         content,
         format="png",
-        metadata={"Software": None},
+        metadata={
+            "Software": None,
+            "Title": clean(title) or None,
+            "Description": clean(description) or None,
+        },
         bbox_inches="tight" if cut else None,
         pad_inches=0.12,
     )

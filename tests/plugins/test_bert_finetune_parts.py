@@ -12,11 +12,14 @@ from dltool_bert_finetune import (
     batches,
     columns,
     data,
+    dataset,
+    kept,
     measures,
     model,
     preflight,
     sample,
     targets,
+    tasks,
     tokens,
 )
 from dltool_bert_finetune.columns import Columns, Examples
@@ -137,17 +140,17 @@ def test_a_vocabulary_is_the_same_in_every_process():
 
 def test_the_cache_is_used_once_written_and_never_for_other_texts(tokeniser, tmp_path, monkeypatch):
     monkeypatch.setenv("DLTOOL_HOME", str(tmp_path))
-    monkeypatch.setattr(tokens, "CACHE_FROM", 0)
+    monkeypatch.setattr(kept, "FROM", 0)
     console = Console("test")
-    made = tokens.cached(tokeniser, TEXTS, [], console)
+    made = kept.tokens(tokeniser, TEXTS, [], console)
     assert isinstance(made.ids, np.memmap)
     calls = []
     encode = tokens.Tokeniser.encode
     monkeypatch.setattr(tokens.Tokeniser, "encode", lambda *a: calls.append(a) or encode(*a))
-    again = tokens.cached(tokeniser, TEXTS, [], console)
+    again = kept.tokens(tokeniser, TEXTS, [], console)
     assert not calls
     assert np.array_equal(made.ids, again.ids)
-    assert len(tokens.cached(tokeniser, TEXTS[1:], [], console)) == len(TEXTS) - 1
+    assert len(kept.tokens(tokeniser, TEXTS[1:], [], console)) == len(TEXTS) - 1
     assert len(calls) == 1
 
 
@@ -157,7 +160,13 @@ def test_the_cache_is_used_once_written_and_never_for_other_texts(tokeniser, tmp
 def split(pool, **changes):
     config = TrainConfig(**{"val_fraction": 0.2, "test_fraction": 0.2, **changes})
     found = targets.settle("auto", pool, "")
-    return data._three_splits({"all": pool}, found, config, Console("test")), found
+    pools = dataset.three_splits(
+        {"all": pool},
+        lambda each, shares: data._split(each, shares, found, config.seed),
+        config,
+        Console("test"),
+    )
+    return pools, found
 
 
 def test_equal_texts_stay_in_one_split():
@@ -367,12 +376,10 @@ def test_the_head_takes_over_mean_and_deviation(network):
 
 
 def test_class_weights_make_classes_count_alike():
-    from dltool_bert_finetune.train import _loss
-
     labels = torch.tensor([0] * 90 + [1] * 10)
-    found = SimpleNamespace(targets=Targets("classify", ("a", "b")), values={"train": labels})
+    found = Targets("classify", ("a", "b"))
     config = TrainConfig(class_weights="balanced")
-    loss = _loss(config, found, torch.device("cpu"))
+    loss = tasks.loss_of(config, found, labels, torch.device("cpu"))
     logits = torch.randn(100, 2)
     each = nn.functional.cross_entropy(logits, labels, reduction="none")
     expected = (each[:90].mean() + each[90:].mean()) / 2

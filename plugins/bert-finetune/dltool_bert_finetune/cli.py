@@ -6,7 +6,7 @@ import typer
 
 from dltool import asking, options
 from dltool_bert_finetune import choices, pretrain_cli, using
-from dltool_bert_finetune.config import TrainConfig, recipe
+from dltool_bert_finetune.config import SCRATCH, TrainConfig, recipe
 
 TOPIC = "bert-finetune"
 
@@ -45,6 +45,7 @@ def train(
     size: choices.SizeOption = TrainConfig.size,
     vocabulary: choices.VocabularyOption = TrainConfig.vocabulary,
     max_length: choices.MaxLengthOption = TrainConfig.max_length,
+    stride: choices.StrideOption = TrainConfig.stride,
     new_head: choices.NewHeadOption = TrainConfig.new_head,
     max_tokens: choices.MaxTokensOption = TrainConfig.max_tokens,
     schedule: choices.ScheduleOption = TrainConfig.schedule,
@@ -58,12 +59,12 @@ def train(
     gradient_checkpointing: choices.CheckpointingOption = TrainConfig.gradient_checkpointing,
     monitor: choices.MonitorOption = TrainConfig.monitor,
 ) -> None:
-    """Train a text classifier; test it once; leave a run folder with the model."""
-    if asked.resume is not None and pretrain_cli.is_pretraining(asked.resume):
-        # `dltool resume` knows one verb for all
-        pretrain_cli.go_on(asked)
-        return
+    """Train on texts, tagged words or questions; test once; leave a run folder with the model."""
     folder, config, origins = asked.settled(recipe(asked.chosen))
+    if folder is None and config.model != SCRATCH:
+        from dltool_bert_finetune import hub
+
+        hub.expect(config.model, config.revision)
     asked.console.loading()
     from dltool_bert_finetune.train import train as run_training
 
