@@ -26,7 +26,7 @@ from typing import Any, Generic, TypeVar
 
 import typer
 
-from dltool import configs, options, ranks, resuming, runs, surroundings
+from dltool import configs, options, ranks, resuming, runs, surroundings, tracking
 from dltool.console import Console
 from dltool.errors import ConfigError, Relayed
 from dltool.surroundings import Around
@@ -53,6 +53,7 @@ BY_FIELD: dict[str, Any] = {
     "max_time": options.MaxTimeOption,
     "on_nan": options.OnNanOption,
     "nproc": options.NprocOption,
+    "track": options.TrackOption,
     "guards": options.GuardsOption,
     "without": options.WithoutOption,
 }
@@ -109,6 +110,7 @@ class Asked(Generic[Config]):
         Raises:
             ConfigError: a value, or what was given beside `--resume`, is refused.
             CheckpointError: there is no such run.
+            MissingExtra: the board of `--track` is not installed.
             Relayed: `--nproc` ranks have trained, in processes of their own.
         """
         folder = None
@@ -132,6 +134,7 @@ class Asked(Generic[Config]):
             )
             if self.only_look:
                 raise Looked(config, origins)
+        tracking.require(getattr(config, "track", ""))
         self._spread(getattr(config, "nproc", 1))
         if folder is None:
             for warning in self.around.warnings:

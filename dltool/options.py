@@ -102,6 +102,15 @@ NprocOption = Annotated[
         min=1,
     ),
 ]
+TrackOption = Annotated[
+    str,
+    run_option(
+        "Write the metrics for a board too: tensorboard or mlflow; no server is needed.",
+        "--track",
+        metavar="BOARD",
+        show_default=False,
+    ),
+]
 AllowChangedOption = Annotated[
     bool,
     run_option(
