@@ -1,6 +1,7 @@
 """What every command prints with --json: samples, and the schemas written down from them.
 
-    python tests/outputs.py --write        run all samples, renew outputs.json of every package
+    python tests/outputs.py --write            run all samples, renew outputs.json of each package
+    python tests/outputs.py --write CORE       only those that are quick
 
 Keys that all samples of a command have are required; further ones may come at any time. A text, a
 number or an object may also be null.
@@ -61,8 +62,8 @@ TRAINED = [
     "cnn evaluate five",
     "cnn info five",
     "cnn predict five {root}/examples/digits",
-    "runs list",
-    "runs best",
+    "runs list --root .",
+    "runs best --root . --topic mlp-xor",
     "runs diff one two",
     "runs compare three four",
     "runs show three",
@@ -73,6 +74,7 @@ TRAINED = [
     "resume three",
     "data bundle --weights three --out bundle.tar",
     "data unbundle bundle.tar --out weights",
+    "sweep linreg --set ridge=0,1 --data diabetes",
     "tensor-ops run broadcast",
     "tensor-ops show broadcast",
     "doctor",
@@ -105,7 +107,6 @@ LONG = [
     "detect nms",
     "detect anchors",
     "linreg demo sweep",
-    "sweep linreg --set ridge=0,1 --data diabetes",
 ]
 
 
@@ -204,22 +205,23 @@ def record(lines: list[str]) -> dict[tuple[str, str], list[dict]]:
     return found
 
 
-def write() -> None:
-    """Write down the outputs of all samples beside each package."""
+def write(groups: list[str]) -> None:
+    """Write down the outputs of samples beside each package; others stay as they are."""
     from dltool import schemas
 
+    lines = [line for name in groups for line in globals()[name]]
     by_place: dict[Path, dict[str, dict]] = {}
-    for (topic, verb), samples in record([*CORE, *TRAINED, *LONG]).items():
-        place = schemas.place(topic)
-        by_place.setdefault(place, {})[verb] = schema_of(samples)
+    for (topic, verb), samples in record(lines).items():
+        by_place.setdefault(schemas.place(topic), {})[verb] = schema_of(samples)
     for place, verbs in by_place.items():
+        before = json.loads(place.read_text(encoding="utf-8")) if place.exists() else {}
         place.parent.mkdir(exist_ok=True)
-        text = json.dumps(dict(sorted(verbs.items())), indent=1, ensure_ascii=False)
+        text = json.dumps(dict(sorted({**before, **verbs}.items())), indent=1, ensure_ascii=False)
         place.write_text(text + "\n", encoding="utf-8")
         print(place.relative_to(ROOT), ", ".join(verbs))
 
 
 if __name__ == "__main__":
-    if sys.argv[1:] != ["--write"]:
-        sys.exit("python tests/outputs.py --write")
-    write()
+    if sys.argv[1:2] != ["--write"]:
+        sys.exit("python tests/outputs.py --write [CORE] [TRAINED] [LONG]")
+    write(sys.argv[2:] or ["CORE", "TRAINED", "LONG"])
