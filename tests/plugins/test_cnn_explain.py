@@ -5,13 +5,15 @@ import math
 import numpy as np
 import pytest
 import torch
-from dltool_cnn import gradcam, pictures
+from dltool_cnn import data, gradcam, pictures
+from dltool_cnn.config import TrainConfig
 from dltool_cnn.mistakes import Answers
 from dltool_cnn.model import Classifier, Spec, build
 from PIL import Image
 from torch import nn
 
 from dltool import cli
+from dltool.console import Console
 from dltool.errors import ConfigError
 
 
@@ -99,13 +101,31 @@ def test_predict_explains_in_a_picture(run_folder, repository, capsys):
 def test_answers_keep_the_worst_mistakes_of_all_batches():
     logits = torch.tensor([[0.0, 3.0], [2.0, 0.0], [0.0, 1.0], [9.0, 0.0]])
     labels = torch.tensor([0, 1, 1, 0])  # wrong, wrong, right, right
-    images, answers = noise(4), Answers()
+    images, answers = noise(4), Answers(("a.png", "b/c.png", "d.png", "e.png"))
     for part in (slice(0, 1), slice(1, 4)):
         answers.add(images[part], logits[part], labels[part])
     assert [(each.index, each.said, each.true) for each in answers.worst] == [(0, 1, 0), (1, 0, 1)]
+    assert [each.file for each in answers.worst] == ["a.png", "b/c.png"]
     assert answers.worst[0].probability == pytest.approx(1 / (1 + math.exp(-3)), abs=1e-6)
     assert answers.worst[0].true_probability == pytest.approx(1 / (1 + math.exp(3)), abs=1e-6)
     assert np.array_equal(answers.worst[1].pixels, images[1].permute(1, 2, 0).numpy())
+
+
+def test_the_files_of_held_out_images_are_known(tmp_path):
+    stream = np.random.default_rng(0)
+    for number in range(30):
+        folder = tmp_path / "set" / ("odd" if number % 2 else "even")
+        folder.mkdir(parents=True, exist_ok=True)
+        pixels = stream.integers(0, 256, (8, 8), np.uint8)
+        Image.fromarray(pixels).save(folder / f"{number}.png")
+    (tmp_path / "set" / "odd" / "0.png").write_bytes(b"broken")
+    config = TrainConfig(data=str(tmp_path / "set"), test_fraction=0.3)
+    found = data.load(config, torch.device("cpu"), Console("test"))
+    assert len(found.names["test"]) == len(found.test.images) == 9
+    for split, batches in (("val", found.val), ("test", found.test)):
+        for name, image in zip(found.names[split], batches.images, strict=True):
+            with Image.open(tmp_path / "set" / name) as picture:
+                assert np.array_equal(np.asarray(picture), image[0].numpy())
 
 
 def test_calibration_is_what_a_hand_computation_gives():

@@ -46,17 +46,22 @@ class Form:
 
 @dataclass
 class Pool:
-    """Labelled images of one split: as a tensor on the device, or as files still to be read."""
+    """Labelled images of one split: as a tensor on the device, or as files still to be read.
+
+    `names` are the files that images in memory came from, where they came from files.
+    """
 
     labels: Tensor
     images: Tensor | None = None
     items: Sequence[image_files.ImageItem] = ()
+    names: Sequence[str] = ()
 
     def take(self, index: Tensor) -> Pool:
         """Return the samples of an index tensor."""
         images = None if self.images is None else self.images[index.to(self.images.device)]
         items = [self.items[i] for i in index.tolist()] if self.items else ()
-        return Pool(self.labels[index.to(self.labels.device)], images, items)
+        names = [self.names[i] for i in index.tolist()] if self.names else ()
+        return Pool(self.labels[index.to(self.labels.device)], images, items, names)
 
 
 @dataclass
@@ -66,6 +71,7 @@ class ImageData:
     Attributes:
         mean, std: per channel on the 0-to-1 scale, over the training images alone.
         side: side that the network enlarges images to; they stay small in memory. 0: none.
+        names: the files of the images of val and test, in order, where they came from files.
         facts: counts and fingerprint, for the run folder.
     """
 
@@ -77,6 +83,7 @@ class ImageData:
     mean: list[float]
     std: list[float]
     side: int = 0
+    names: dict[str, Sequence[str]] = field(default_factory=dict)
     facts: dict[str, Any] = field(default_factory=dict)
     findings: list[Finding] = field(default_factory=list)
 
@@ -107,6 +114,7 @@ def load(
         std=std,
         side=side if max(form.height, form.width) < side else 0,
     )
+    data.names = {name: pools[name].names for name in ("val", "test")}
     data.findings = _check(pools, len(classes))
     counts = {name: len(pool.labels) for name, pool in pools.items()}
     fingerprint = _fingerprint(pools)
@@ -211,7 +219,7 @@ def _pool(
         labels = torch.tensor([item.label for item in items], dtype=torch.int64)
         return Pool(labels, items=list(items))
     loaded = read_images(items, form, console, name)
-    return Pool(loaded.labels.to(device), loaded.images.to(device))
+    return Pool(loaded.labels.to(device), loaded.images.to(device), names=loaded.names)
 
 
 def read_images(

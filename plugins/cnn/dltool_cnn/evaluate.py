@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +28,15 @@ from dltool_cnn.predict import LoadedModel, load_classifier
 from dltool_cnn.tta import mirrored_too
 
 SPLITS = ("test", "val", "train")
+
+
+@dataclass(frozen=True)
+class Stored:
+    """A split to evaluate on: its batches, the name of the data, the files in order if any."""
+
+    batches: Batches
+    source: str
+    names: Sequence[str]
 
 
 @torch.no_grad()
@@ -77,16 +88,16 @@ def evaluate_run(
     choice = devices.choose(device)
     loaded = load_classifier(folder, choice.device)
     model = mirrored_too(loaded.model, tta)
-    batches, source = stored_batches(folder, loaded, data, data_root, split, choice.device, console)
-    answers = Answers()
-    matrix, loss = evaluate(model, batches, len(loaded.classes), answers)
+    stored = stored_batches(folder, loaded, data, data_root, split, choice.device, console)
+    answers = Answers(stored.names)
+    matrix, loss = evaluate(model, stored.batches, len(loaded.classes), answers)
     score = metrics.accuracy_score(matrix)
     report = metrics.class_report(matrix, loaded.classes)
     picture = drawings.draw_confusions(folder, split, matrix, loaded.classes, plot)
     calibration = answers.calibration()
     result = {
         "run": str(folder),
-        "data": source,
+        "data": stored.source,
         "split": split,
         "tta": tta,
         "accuracy": score.as_dict(),
@@ -130,15 +141,15 @@ def stored_batches(
     split: str,
     device: torch.device,
     console: Console,
-) -> tuple[Batches, str]:
-    """Return a split of the run's own data, or of other data, and the data's name.
+) -> Stored:
+    """Return a split of the run's own data, or of other data.
 
     Raises:
         ConfigError: E205, a model folder names no data.
         DataError: the data is gone, or does not fit the model.
     """
     if data is not None and data not in named.NAMED:
-        return _path_batches(loaded, data, split, device, console), data
+        return _path_batches(loaded, data, split, device, console)
     config = _config(folder, loaded, data, data_root)
     # the run's own images are enlarged by its network; others are brought to the same size here
     found = load(config, device, console, enlarge=data is None)
@@ -150,7 +161,8 @@ def stored_batches(
             f"{len(loaded.classes)}",
             cure="give data of the same classes",
         )
-    return {"train": found.train, "val": found.val, "test": found.test}[split], config.data
+    batches = {"train": found.train, "val": found.val, "test": found.test}[split]
+    return Stored(batches, config.data, found.names.get(split, ()))
 
 
 def _config(
@@ -173,7 +185,7 @@ def _config(
 
 def _path_batches(
     loaded: LoadedModel, data: str, split: str, device: torch.device, console: Console
-) -> Batches:
+) -> Stored:
     """Read a folder or zip with the model's own preprocessing; classes are matched by name."""
     tree = image_files.scan(Path(data), allow_one_class=True)
     part = split if split in tree.splits else ("val" if "val" in tree.splits else "all")
@@ -193,10 +205,11 @@ def _path_batches(
     read = read_images(tree.splits[part], form, console, part)
     to_model = torch.tensor([loaded.classes.index(name) for name in tree.classes])
     labels = to_model[read.labels]
-    return Resident(
+    batches = Resident(
         read.images.to(device),
         labels.to(device),
         batch_size=EVALUATION_BATCH,
         seed=0,
         shuffle=False,
     )
+    return Stored(batches, data, read.names)

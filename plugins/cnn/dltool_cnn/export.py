@@ -212,13 +212,13 @@ def _samples(
         DltoolError: the data that was asked for cannot be used.
     """
     try:
-        batches, source = stored_batches(
+        stored = stored_batches(
             folder, loaded, data, data_root, "test", torch.device("cpu"), console
         )
-        images, _ = next(iter(batches.batches(0)))
+        images, _ = next(iter(stored.batches.batches(0)))
         if len(images) == 1:
             images = images.repeat(2, 1, 1, 1)
-        return images[:SAMPLES].contiguous(), f"{source}, test"
+        return images[:SAMPLES].contiguous(), f"{stored.source}, test"
     except DltoolError as error:
         if data is not None or data_root is not None:
             raise

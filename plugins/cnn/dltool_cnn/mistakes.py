@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,10 +20,12 @@ MOST_KEPT = 24
 class Mistake:
     """An image that was named wrong.
 
-    `index` counts the images of the split in order; `pixels` are (H, W, C) bytes.
+    `index` counts the images of the split in order; `file` is empty where there is none; `pixels`
+    are (H, W, C) bytes.
     """
 
     index: int
+    file: str
     said: int
     true: int
     probability: float
@@ -33,6 +36,7 @@ class Mistake:
         """Return plain values for JSON."""
         return {
             "index": self.index,
+            "file": self.file or None,
             "said": classes[self.said],
             "probability": round(self.probability, 6),
             "true": classes[self.true],
@@ -42,8 +46,12 @@ class Mistake:
 
 @dataclass
 class Answers:
-    """Gather a model's answers batch by batch; of the images only the worst mistakes are kept."""
+    """Gather a model's answers batch by batch; of the images only the worst mistakes are kept.
 
+    `names` are the files of the images in the order in which they come, or nothing.
+    """
+
+    names: Sequence[str] = ()
     parts: list[Tensor] = field(default_factory=list)
     targets: list[Tensor] = field(default_factory=list)
     worst: list[Mistake] = field(default_factory=list)
@@ -63,6 +71,7 @@ class Answers:
             self.worst.append(
                 Mistake(
                     index=self.count + place,
+                    file=self.names[self.count + place] if self.names else "",
                     said=int(said[place]),
                     true=true,
                     probability=float(confidence[place]),

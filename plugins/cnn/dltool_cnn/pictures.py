@@ -73,6 +73,7 @@ def draw_worst(answers: Answers, classes: Sequence[str], path: Path, split: str)
     titles = [
         f"{classes[each.said]} {each.probability:.3f}\n"
         f"is {classes[each.true]} {each.true_probability:.3f}"
+        + (f"\n{each.file.rsplit('/', 1)[-1]}" if each.file else "")
         for each in answers.worst
     ]
     image_grid(

@@ -204,7 +204,7 @@ def _loop(
             accuracy = metrics.accuracy_score(matrix).value
             session.report({"val_loss": val_loss, "val_accuracy": accuracy})
         session.best.load_into(model)
-        answers = Answers()
+        answers = Answers(data.names["test"])
         matrix, test_loss = evaluate(model, data.test, num_classes, answers)
         return Outcome(
             matrix=matrix,
