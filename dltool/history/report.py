@@ -133,7 +133,7 @@ def _guards(run: PastRun) -> dict[str, Any]:
     told = result.get("findings") if isinstance(result, dict) else None
     stored = _listed(run.folder / "guards.json")
     both = [*(stored or []), *(told if isinstance(told, list) else [])]
-    found = {}
+    found: dict[tuple[str, ...], dict[str, str]] = {}
     for item in both:
         if isinstance(item, dict):
             told_once = tuple(str(item.get(name)) for name in ("code", "message", "place"))
