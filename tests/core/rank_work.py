@@ -6,8 +6,10 @@ Importing torch takes longer than all of them; so they share one import.
 import json
 import math
 import os
+import random
 import signal
 import sys
+import time
 import traceback
 from pathlib import Path
 
@@ -113,8 +115,11 @@ def keep(found, net):
     found["weights"] = [value.flatten().tolist() for value in state.values()]
 
 
-def in_ranks(count, work, *arguments, **settings):
-    """Run `work` in `count` forked processes, as ranks; return what they returned."""
+def in_ranks(count, work, *arguments, meanwhile=None, **settings):
+    """Run `work` in `count` forked processes, as ranks; return what they returned.
+
+    `meanwhile` is called with their process ids.
+    """
     port = free_port()
     children = []
     for rank in range(count):
@@ -141,6 +146,8 @@ def in_ranks(count, work, *arguments, **settings):
         os.close(writer)
         children.append((child, reader))
     found = []
+    if meanwhile:
+        meanwhile([child for child, _ in children])
     for child, reader in children:
         with os.fdopen(reader) as stream:
             text = stream.read()
@@ -205,20 +212,26 @@ def error_at(step):
     return change
 
 
+def slowly(session, loss, count):
+    """Leave time to be killed in."""
+    time.sleep(0.02)
+    return loss
+
+
 SCENARIOS = {
-    "plain": {},
-    "norm": {"norm": True, "size": 41},
-    "accumulate": {"accumulate": 2, "clip": 0.5, "ema": 0.9},
+    "plain": ({}, (1, 2)),
+    "norm": ({"norm": True, "size": 41}, (1, 2, 3)),
+    "accumulate": ({"accumulate": 2, "clip": 0.5, "ema": 0.9}, (1, 2)),
 }
+SAVED_EVERY = 3
 
 
 def everything(root):
     """Run all scenarios and return what they gave, by name."""
     found = {}
-    for name, settings in SCENARIOS.items():
+    for name, (settings, counts) in SCENARIOS.items():
         found[name] = {
-            count: in_ranks(count, train, root / f"{name}-{count}", **settings)
-            for count in (1, 2, 3)
+            count: in_ranks(count, train, root / f"{name}-{count}", **settings) for count in counts
         }
     found["nan stops"] = in_ranks(2, train, root / "stop", each_step=nan_at(8))
     found["nan skips"] = in_ranks(2, train, root / "skip", each_step=nan_at(8), on_nan="skip")
@@ -239,8 +252,42 @@ def everything(root):
     return found
 
 
+def killed(root, times):
+    """Kill one of two ranks at a random moment, so many times, and go on with each run."""
+    settings = {"each_step": slowly, "save_every": f"{SAVED_EVERY}steps", "dropout": 0.2}
+    unbroken = in_ranks(2, train, root / "whole", **settings)[0]
+    found = [_killed_once(root / str(number), number, settings) for number in range(times)]
+    return {"unbroken": unbroken, "interval": SAVED_EVERY, "killed": found}
+
+
+def _killed_once(folder, number, settings):
+    drawn = random.Random(number)
+    at = []
+
+    def kill(children):
+        while not (folder / "run.json").exists():
+            time.sleep(0.005)
+        time.sleep(drawn.uniform(0.05, 0.9))
+        at.append(time.monotonic())
+        os.kill(children[number % 2], signal.SIGKILL)
+
+    ended = in_ranks(2, train, folder, meanwhile=kill, **settings)
+    seconds = time.monotonic() - at[0]
+    left = ended[1 - number % 2]  # the rank that was not killed
+    resumed = in_ranks(2, train, folder, resume=True, **settings)[0]
+    steps = EPOCHS * len(Points())
+    saved = steps - len(resumed["losses"])
+    return {
+        "seconds": seconds,
+        "end": left.get("end"),
+        "lost": len(left["losses"]) - saved,
+        "weights": resumed["weights"],
+    }
+
+
 if __name__ == "__main__":
     torch.set_num_threads(1)
     root = Path(sys.argv[1])
     train(root / "warm-up")  # what torch loads at a first step, once for all that are forked
-    (root / "found.json").write_text(json.dumps(everything(root)))
+    found = killed(root, int(sys.argv[2])) if sys.argv[2:] else everything(root)
+    (root / "found.json").write_text(json.dumps(found))
