@@ -12,7 +12,7 @@ import pytest
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="sends POSIX signals")
 
 WORK = Path(__file__).parent / "core" / "rank_work.py"
-QUICK = ("--task", "xor", "--epochs", "6", "--device", "cpu", "--snapshots", "0")
+QUICK = ("--task", "table", "--epochs", "6", "--device", "cpu", "--snapshots", "0")
 
 
 def started(work, *words):

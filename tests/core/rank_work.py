@@ -62,12 +62,23 @@ class Config:
     """The settings that a run writes down; it has none of its own here."""
 
 
-def train(folder, *, resume=False, each_step=None, norm=False, dropout=0.0, size=43, **settings):
+def train(
+    folder,
+    *,
+    resume=False,
+    each_step=None,
+    norm=False,
+    dropout=0.0,
+    size=43,
+    weighted=False,
+    **settings,
+):
     """Train; return losses by step, the epochs' records and the weights as one list."""
     import dataclasses
 
     config = dataclasses.make_dataclass("Config", [])()
     points = Points(size)
+    weights = torch.tensor([1.0, 3.0]) if weighted else None
     net = Net(norm=norm, dropout=dropout)
     optimizer = torch.optim.SGD(net.parameters(), lr=0.1, momentum=0.9)
     options = training.Settings(device=torch.device("cpu"), monitor="val_loss", **settings)
@@ -85,10 +96,11 @@ def train(folder, *, resume=False, each_step=None, norm=False, dropout=0.0, size
             for _ in session.epochs(EPOCHS):
                 for x, y in session.batches(points):
                     with session.attempt():
-                        loss = nn.functional.cross_entropy(net(x), y)
+                        loss = nn.functional.cross_entropy(net(x), y, weight=weights)
                         if each_step:
                             loss = each_step(session, loss, len(x))
-                        session.step(loss, count=len(y))
+                        weight = None if weights is None else weights[y].sum()
+                        session.step(loss, count=len(y), weight=weight)
                     found["losses"].append(float(session.team.total(session.loss).value))
                 net.eval()
                 with torch.no_grad():
@@ -221,6 +233,7 @@ def slowly(session, loss, count):
 SCENARIOS = {
     "plain": ({}, (1, 2)),
     "norm": ({"norm": True, "size": 41}, (1, 2, 3)),
+    "weighted": ({"weighted": True}, (1, 2)),
     "accumulate": ({"accumulate": 2, "clip": 0.5, "ema": 0.9}, (1, 2)),
 }
 SAVED_EVERY = 3
