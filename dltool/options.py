@@ -102,6 +102,15 @@ NprocOption = Annotated[
         min=1,
     ),
 ]
+TrackOption = Annotated[
+    str,
+    run_option(
+        "Write the metrics for a board too: tensorboard or mlflow; no server is needed.",
+        "--track",
+        metavar="BOARD",
+        show_default=False,
+    ),
+]
 AllowChangedOption = Annotated[
     bool,
     run_option(
@@ -129,6 +138,14 @@ ResumeOption = Annotated[
 ConfigOption = Annotated[
     Path | None,
     run_option("TOML file that fills what the flags leave.", "--config", metavar="FILE"),
+]
+DryRunOption = Annotated[
+    bool,
+    run_option(
+        "Open the data, run the guards and the first steps on the device, forecast time, memory "
+        "and disk; leave no run folder. Exit 0: the training would begin.",
+        "--dry-run",
+    ),
 ]
 EpochsOption = Annotated[
     int,

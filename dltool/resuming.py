@@ -11,7 +11,7 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
-from dltool import environment, files, ranks, runs
+from dltool import environment, files, ranks, runs, tracking
 from dltool.console import Console
 from dltool.errors import ConfigError, DataError
 from dltool.guards import findings
@@ -21,7 +21,7 @@ from dltool.runs import Run
 # options that change no result: they hold for one command and may differ at every resume
 FREE = frozenset(
     {"workers", "save_every", "keep", "max_time", "on_nan", "guards", "without", "data_root"}
-    | {"nproc"}
+    | {"nproc", "track"}
 )
 CHANGED = "changed"
 
@@ -200,13 +200,15 @@ def _held(
         with runs.locked(resume):
             _take_over(run, config, origins, console)
             _keep_findings(run, console)
-            yield run
+            with tracking.followed(run, dataclasses.asdict(config), console):
+                yield run
         return
     folder = runs.claim(topic, name, out)
     with runs.locked(folder):
         run = runs.create(topic, name, folder, config, origins, grade, verb)
         _keep_findings(run, console)
-        yield run
+        with tracking.followed(run, dataclasses.asdict(config), console):
+            yield run
 
 
 def _changed(config: Any, origins: Mapping[str, str]) -> dict[str, Any]:

@@ -23,6 +23,9 @@ from dltool.environment import environment as environment
 from dltool.environment import now as now
 from dltool.errors import CheckpointError, ConfigError, DltoolError
 
+if typing.TYPE_CHECKING:
+    from dltool.tracking import Track
+
 FORMAT = 1
 ROOT = Path("runs")
 LOCK = ".lock"
@@ -41,6 +44,7 @@ class Run:
         save_failed, log_failed: why the last checkpoint or a line of metrics could not be written
             (a full disk), or an empty text.
         changed: settings that `--allow-changed` let differ from the run's own.
+        track: another program's board that is told what is logged, see `tracking`.
     """
 
     folder: Path
@@ -48,6 +52,7 @@ class Run:
     save_failed: str = ""
     log_failed: str = ""
     changed: dict[str, Any] = dataclasses.field(default_factory=dict)
+    track: Track | None = None
 
     @property
     def writes(self) -> bool:
@@ -98,6 +103,8 @@ class Run:
                 stream.write(line)
         except OSError as error:
             self.log_failed = f"metrics.jsonl: {error.strerror}"
+        if self.track is not None:
+            self.track.write(record)
 
     def records(self) -> list[dict[str, Any]]:
         """Return the lines of `metrics.jsonl`; a half-written last line is left out."""
@@ -108,6 +115,8 @@ class Run:
         kept = [record for record in self.records() if record.get("step", 0) <= step]
         text = "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in kept)
         files.write_bytes_atomic(self.folder / "metrics.jsonl", text.encode())
+        if self.track is not None:
+            self.track.forget(step)
 
     def finish(self, result: Mapping[str, Any]) -> None:
         """Mark the run as finished with its result.
@@ -116,6 +125,8 @@ class Run:
             DltoolError: E101, see `refuse_unsaved`.
         """
         self.update(status="finished", finished=now(), result=dict(result))
+        if self.track is not None:
+            self.track.result(result)
         self.refuse_unsaved()
 
     def refuse_unsaved(self) -> None:
@@ -145,7 +156,7 @@ def claim(topic: str, name: str, out: Path | None) -> Path:
         DltoolError: it cannot be made.
     """
     if out is not None:
-        _refuse_taken(out, topic)
+        refuse_taken(out, topic)
         with files.explained(out):
             out.mkdir(parents=True, exist_ok=True)
         return out
@@ -162,7 +173,12 @@ def claim(topic: str, name: str, out: Path | None) -> Path:
                 number += 1
 
 
-def _refuse_taken(folder: Path, topic: str) -> None:
+def refuse_taken(folder: Path, topic: str) -> None:
+    """Refuse a folder for a new run that holds something already.
+
+    Raises:
+        ConfigError: E204.
+    """
     if not folder.exists():
         return
     if folder.is_dir() and all(path.name == LOCK for path in folder.iterdir()):

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from dltool import durations, nonfinite, ranges
+from dltool import durations, nonfinite, ranges, tracking
 from dltool.guards import findings
 
 GUARDS = ("preflight", "full", "strict", "only", "off")
@@ -32,6 +32,7 @@ class RunConfig:
         nproc: ranks to train in on this machine; torchrun's number comes before it.
         on_nan: what to do about NaN and infinity, see `dltool.nonfinite`.
         guards: which checks run before the training, see `dltool.guards.findings`.
+        track: a board of another program that gets the metrics too, see `dltool.tracking`.
         without: guards that are left out, each as `CODE` or `CODE: reason`.
     """
 
@@ -44,6 +45,7 @@ class RunConfig:
     max_time: str = ""
     on_nan: str = "stop"
     nproc: int = 1
+    track: str = ""
     guards: str = "preflight"
     without: tuple[str, ...] = ()
 
@@ -54,6 +56,7 @@ class RunConfig:
         ranges.at_least("--keep", self.keep, 2)
         ranges.at_least("--nproc", self.nproc, 1)
         ranges.one_of("--on-nan", self.on_nan, nonfinite.KINDS)
+        ranges.one_of("--track", self.track, tracking.KINDS)
         ranges.one_of("--guards", self.guards, GUARDS)
         findings.reasons(self.without)
         durations.parse_every("--save-every", self.save_every)

@@ -174,3 +174,13 @@ def test_damaged_runs_are_warned_of_and_the_others_listed(made, dltool, work):
     found = dltool("runs", "list", "--json").json()
     assert len(found["data"]["runs"]) == 6
     assert json.dumps(found["warnings"]).count("config.json") == 1
+
+
+def test_a_training_writes_for_tensorboard_from_the_same_lines(dltool, work):
+    words = ["mlp-xor", "train", "--task", "table", "--epochs", "3", "--out", "run"]
+    assert "--track" in dltool(*words, "--track", "wandb", code=2).err
+    assert not (work / "run").exists()
+    dltool(*words, "--track", "tensorboard")
+    config = json.loads((work / "run/config.json").read_text())
+    assert config["track"] == {"value": "tensorboard", "origin": "flag"}
+    assert len(list((work / "run/tensorboard").glob("events.*"))) == 1

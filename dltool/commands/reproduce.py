@@ -22,7 +22,7 @@ app = typer.Typer(
     context_settings=options.HELP,
 )
 # settings of one command, not of the run
-LEFT_OUT = {"max_time"}
+LEFT_OUT = {"max_time", "track"}
 
 
 @app.command()
