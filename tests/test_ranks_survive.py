@@ -69,6 +69,22 @@ def test_what_one_process_must_do_is_refused_before_anything_starts(dltool):
 
 
 @pytest.mark.slow
+def test_two_ranks_train_the_digits_as_one_process_does(tmp_path):
+    command = [sys.executable, str(WORK), str(tmp_path), "digits"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    subprocess.run(command, env=environment, check=True, capture_output=True, timeout=280)
+    found = json.loads((tmp_path / "found.json").read_text())
+    one, several = found["1"][0], found["2"]
+    assert [rank["code"] for rank in (one, *several)] == [0, 0, 0]
+    assert len(one["losses"]) == 50
+    for rank in several:
+        pairs = zip(one["losses"], rank["losses"], strict=True)
+        assert max(abs(a - b) / a for a, b in pairs) < 1e-5
+    accuracies = [each["result"]["test_accuracy"]["value"] for each in (one, several[0])]
+    assert accuracies[0] == accuracies[1]
+
+
+@pytest.mark.slow
 def test_ranks_killed_at_random_moments_lose_no_more_than_since_the_last_checkpoint(tmp_path):
     command = [sys.executable, str(WORK), str(tmp_path), "20"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}

@@ -265,6 +265,24 @@ def everything(root):
     return found
 
 
+def digits(folder, *words):
+    """Train cnn on the digits by its command; return the loss of each of the first 50 steps."""
+    from dltool import cli
+
+    losses, plain = [], training.Session.step
+
+    def step(self, loss, count, weight=None):
+        if len(losses) < 50:
+            losses.append(float(self.team.summed(loss.detach() * self.team.part.share)))
+        plain(self, loss, count, weight)
+
+    training.Session.step = step
+    words = ["cnn", "train", "--device", "cpu", "--threads", "1", "--out", str(folder), *words]
+    code = cli.run(words)
+    facts = json.loads((folder / "run.json").read_text()) if on_rank(0) else {}
+    return {"losses": losses, "code": code, "result": facts.get("result")}
+
+
 def killed(root, times):
     """Kill one of two ranks at a random moment, so many times, and go on with each run."""
     settings = {"each_step": slowly, "save_every": f"{SAVED_EVERY}steps", "dropout": 0.2}
@@ -302,5 +320,8 @@ if __name__ == "__main__":
     torch.set_num_threads(1)
     root = Path(sys.argv[1])
     train(root / "warm-up")  # what torch loads at a first step, once for all that are forked
-    found = killed(root, int(sys.argv[2])) if sys.argv[2:] else everything(root)
+    if sys.argv[2:] == ["digits"]:
+        found = {n: in_ranks(n, digits, root / f"digits-{n}") for n in (1, 2)}
+    else:
+        found = killed(root, int(sys.argv[2])) if sys.argv[2:] else everything(root)
     (root / "found.json").write_text(json.dumps(found))
