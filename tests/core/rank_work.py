@@ -232,7 +232,7 @@ def slowly(session, loss, count):
 
 SCENARIOS = {
     "plain": ({}, (1, 2)),
-    "norm": ({"norm": True, "size": 41}, (1, 2, 3)),
+    "norm": ({"norm": True, "size": 41}, (1, 3)),
     "weighted": ({"weighted": True}, (1, 2)),
     "accumulate": ({"accumulate": 2, "clip": 0.5, "ema": 0.9}, (1, 2)),
 }
@@ -321,7 +321,7 @@ if __name__ == "__main__":
     root = Path(sys.argv[1])
     train(root / "warm-up")  # what torch loads at a first step, once for all that are forked
     if sys.argv[2:] == ["digits"]:
-        found = {n: in_ranks(n, digits, root / f"digits-{n}") for n in (1, 2)}
+        found = {n: in_ranks(n, digits, root / f"digits-{n}", "--model", "mlp") for n in (1, 2)}
     else:
         found = killed(root, int(sys.argv[2])) if sys.argv[2:] else everything(root)
     (root / "found.json").write_text(json.dumps(found))

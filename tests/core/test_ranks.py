@@ -33,7 +33,7 @@ def distance(these, those):
 
 @pytest.mark.parametrize(
     ("name", "count"),
-    [("plain", "2"), ("norm", "2"), ("norm", "3"), ("weighted", "2"), ("accumulate", "2")],
+    [("plain", "2"), ("norm", "3"), ("weighted", "2"), ("accumulate", "2")],
 )
 def test_ranks_train_what_one_process_trains(found, name, count):
     one, several = found[name]["1"][0], found[name][count]
