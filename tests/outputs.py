@@ -77,9 +77,14 @@ MORE = [
     "runs best --root . --topic mlp-xor",
     "runs diff one two",
     "runs compare three four",
+    "runs plot three --terminal",
+    "runs export three --out rows.csv",
+    "runs note three hello",
+    "runs report three four --out report.html",
     "checkpoint diff three/model four/model",
     "sweep linreg --set ridge=0,1 --data diabetes",
     "tensor-ops run broadcast",
+    "runs rm four --yes",
     "doctor",
 ]
 LONG = [
