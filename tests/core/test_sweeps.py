@@ -258,6 +258,7 @@ def test_the_command_trains_compares_and_names_the_best(dltool, work, monkeypatc
     assert "--hidden=" in shown["best"]["command"]
     listed = dltool("runs", "list", "--json").json()["data"]["runs"]
     assert len(listed) == 2
-    assert "refused" not in dltool("sweep", "mlp-xor", "--set", "lr=-1,2", code=2).err
+    dltool("sweep", "mlp-xor", "--set", "lr=-1,2", code=2)
+    assert "not for a sweep" in dltool("sweep", "mlp-xor", "--dry-run", code=2).err
     assert "no option" in dltool("sweep", "mlp-xor", "--set", "x=1", code=2).err
     assert "trains nothing" in dltool("sweep", "cnn", "predict", "--seeds", "2", code=2).err
