@@ -83,7 +83,7 @@ MORE = [
     "tensor-ops check broadcast",
     "doctor",
     "cnn models",
-    "cnn summary",
+    "cnn summary lenet",
     "cnn data digits",
     "cnn export five",
     "cnn bench five",
@@ -106,7 +106,7 @@ MORE = [
     "runs rm four --yes",
     "reproduce one",
     "gpu test",
-    "gpu budget",
+    "gpu budget resnet18",
     "seq2seq attention-demo pooling",
     "seq2seq attention-demo masks",
     "seq2seq attention-demo additive",
@@ -132,7 +132,7 @@ LONG = [
     "word2vec export seven vectors.txt",
     "word2vec quantize seven small",
     "word2vec import vectors.txt --out imported",
-    "word2vec text-similar seven market",
+    "word2vec text-similar seven market government",
     "word2vec plot seven",
     "bert-finetune pretrain --epochs 1 --max-documents 40 --size tiny --out ten",
     "bert-finetune train --data reviews --max-train 64 --epochs 1 --out eight",
@@ -150,9 +150,8 @@ LONG = [
     "detect anchors",
     "detect data shapes",
     "detect evaluate nine",
-    "detect predict {root}/examples/digits",
+    "detect predict {root}/examples/digits --out found",
     "detect export nine --out nine.pt2",
-    "detect proposals",
 ]
 
 
