@@ -14,7 +14,7 @@ from torch.optim import Optimizer
 
 from dltool.guards.findings import Clean, Finding, NotJudged, Verdict
 from dltool.guards.slopes import MATRICES
-from dltool.guards.subject import Subject, moved, stream
+from dltool.guards.subject import Subject, moved, shake, stream
 from dltool.guards.untouched import untouched
 
 STEPS, EARLY = 20, 5
@@ -24,6 +24,7 @@ SLOW_HEAD = 2.0
 LEARNT = 0.98
 AFFINE = 1e-4
 ALIKE = 1e-7
+APART = 8
 NEAR_0 = 1e-3
 
 
@@ -208,9 +209,10 @@ def _equal_rows(subject: Subject) -> Finding | None:
     if not suspects or (subject.loss is None and subject.step is None):
         return None
     with untouched(subject.model):
-        # plain descent: what starts at 0 on purpose comes apart, what is symmetric stays so
-        for _ in range(3):
-            loss = subject.loss_of()
+        # plain descent: what starts at 0 on purpose comes apart, what is symmetric stays so; the
+        # seeds differ, since a layer may be left out at random
+        for number in range(APART):
+            loss = subject.loss_of(seed=number)
             if not loss.requires_grad:
                 return None
             loss.backward()
@@ -225,8 +227,8 @@ def _equal_rows(subject: Subject) -> Finding | None:
     return Finding(
         "G-P15",
         "fail",
-        f"all units of {left[0]} are alike and get the same gradient, also after 3 steps: they "
-        "stay one unit for ever",
+        f"all units of {left[0]} are alike and get the same gradient, also after {APART} steps: "
+        "they stay one unit for ever",
         "draw the weights at random: leave the layer's default initialisation",
         measured=0.0,
         limit=ALIKE,
@@ -253,6 +255,7 @@ def _affine(subject: Subject) -> Finding | None:
             hook.remove()
     if len(layers) < 2:
         return None
+    shake(subject.model, size=1.0)  # branches that start at 0 would hide their bends
     values = parts[0].tensor
     spread = float(values.float().std()) * 10 + 1e-3
     ends = [torch.randn(values.shape, generator=stream(n)).to(values) * spread for n in (31, 32)]
