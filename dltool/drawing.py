@@ -77,15 +77,25 @@ def check_name(path: Path) -> None:
         )
 
 
-def save(figure: Figure, path: Path, *, cut: bool = False) -> None:
-    """Write a figure as PNG, atomically; `cut` fits the edges to what is drawn."""
+def save(
+    figure: Figure, path: Path, *, cut: bool = False, title: str = "", description: str = ""
+) -> None:
+    """Write a figure as PNG, atomically; `cut` fits the edges to what is drawn.
+
+    Title and description, one sentence, go into the file's text fields of these names, where a
+    page of pictures finds its captions.
+    """
     from dltool.files import write_bytes_atomic
 
     content = io.BytesIO()
     figure.savefig(
         content,
         format="png",
-        metadata={"Software": None},
+        metadata={
+            "Software": None,
+            "Title": clean(title) or None,
+            "Description": clean(description) or None,
+        },
         bbox_inches="tight" if cut else None,
         pad_inches=0.12,
     )

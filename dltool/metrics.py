@@ -273,7 +273,7 @@ def topk_accuracy(logits: Tensor, target: Tensor, k: int) -> Score:
         DataError E506 for labels that do not fit, ConfigError E202 for k, Diverged E701 for
         rows without a finite highest score.
     """
-    labels = _check_scores(logits, target)
+    labels = check_scores(logits, target)
     num_classes = logits.shape[1]
     if not 1 <= k <= num_classes:
         raise _out_of_range("k", k, f"1 to {num_classes}")
@@ -283,35 +283,6 @@ def topk_accuracy(logits: Tensor, target: Tensor, k: int) -> Score:
     commonest = torch.bincount(labels, minlength=num_classes).topk(k).values
     baseline = int(commonest.sum()) / len(labels)
     return Score.from_counts(int((rank < k).sum()), len(labels), baseline)
-
-
-def expected_calibration_error(probabilities: Tensor, target: Tensor, bins: int = 15) -> float:
-    """Return how far confidence and accuracy are apart, 0 … 1, averaged over samples.
-
-    Top-label confidence in `bins` bins of equal width, closed above. Source: C. Guo et al., On
-    Calibration of Modern Neural Networks (2017), eq. 3.
-
-    Args:
-        probabilities: (N, C), rows that sum to 1.
-        target: (N,) integer class numbers.
-        bins: number of bins; the result depends on it.
-
-    Raises:
-        DataError E506, ConfigError E202 (no probabilities, or bins < 1), DataError E503 for N = 0.
-    """
-    labels = _check_scores(probabilities, target)
-    if bins < 1:
-        raise _out_of_range("the number of bins", bins, "at least 1")
-    shares = probabilities.detach().cpu().double()
-    # 0.02 leaves room for rows that were normalised in bfloat16
-    if bool((shares < 0).any()) or bool(((shares.sum(1) - 1).abs() > 0.02).any()):
-        largest = float(shares.sum(1).max())
-        raise _out_of_range("a row of probabilities", f"sums up to {largest:.4g}", "≥ 0, sums of 1")
-    confidence, answer = shares.max(1)
-    gap = (answer == labels.cpu()).double() - confidence
-    index = (confidence * bins).ceil().long().sub(1).clamp(0, bins - 1)
-    sums = torch.zeros(bins, dtype=torch.float64).index_add(0, index, gap)
-    return float(sums.abs().sum()) / len(labels)
 
 
 def negative_log_likelihood(logits: Tensor, target: Tensor) -> float:
@@ -327,13 +298,18 @@ def negative_log_likelihood(logits: Tensor, target: Tensor) -> float:
         DataError E506 for labels that do not fit, E503 for N = 0, Diverged E701 for rows without a
         finite highest score.
     """
-    labels = _check_scores(logits, target)
+    labels = check_scores(logits, target)
     scores = logits.detach().cpu().double()
     return float(torch.nn.functional.cross_entropy(scores, labels.cpu()))
 
 
-def _check_scores(scores: Tensor, target: Tensor) -> Tensor:
-    """Return the labels as int64 on the device of the (N, C) scores."""
+def check_scores(scores: Tensor, target: Tensor) -> Tensor:
+    """Return the labels as int64 on the device of the (N, C) scores.
+
+    Raises:
+        DataError E506 for labels that do not fit, E503 for N = 0, Diverged E701 for rows without a
+        finite highest score.
+    """
     if scores.dim() != 2 or scores.shape[1] == 0 or target.shape != scores.shape[:1]:
         raise DataError(
             "E506",

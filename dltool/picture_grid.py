@@ -61,6 +61,8 @@ def image_grid(
     *,
     columns: int | None = None,
     wrong: Sequence[bool] | None = None,
+    title: str = "",
+    description: str = "",
 ) -> None:
     """Draw pictures side by side, each with its title beneath.
 
@@ -71,6 +73,7 @@ def image_grid(
         path: file to write.
         columns: pictures a row; by default wider than high.
         wrong: N flags; those pictures get a frame, another text colour and a cross.
+        title, description: what the file's text fields say of the whole.
 
     Raises:
         DataError E502 for pictures of another kind, E503 for none, E506 for other numbers of
@@ -92,7 +95,7 @@ def image_grid(
         if grid.note:
             text = f"the first {count} of {len(images)} pictures"
             figure.text(0.5, GAP / grid.height, text, ha="center", fontsize=TEXT_SIZE, color=GREY)
-        save(figure, path)
+        save(figure, path, title=title, description=description)
 
 
 def _check_grid(images: int, titles: int, flags: int, columns: int | None) -> None:

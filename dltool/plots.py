@@ -41,8 +41,18 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from torch import Tensor
 
-__all__ = ["confusion_matrix", "curves", "image_grid"]
+    from dltool.calibration import Bin
 
+__all__ = ["confusion_matrix", "curves", "image_grid", "reliability_diagram"]
+
+CURVES_SHOW = "Each epoch's figures; the dotted line marks the epoch that was kept."
+MATRIX_SHOWS = (
+    "Rows are true classes, columns answers; numbers count samples, colour is the share of the row."
+)
+RELIABILITY_SHOWS = (
+    "Share of right answers over the stated probability; on the diagonal the probabilities are "
+    "honest, below it the model is too sure."
+)
 LOG_FROM = 30.0  # a loss that spans this factor is drawn on a logarithmic axis
 MOST_NUMBERED, MOST_NAMED = 20, 100  # classes with counts in their cells, and with names
 
@@ -92,7 +102,7 @@ def curves(
         row = figure.subplots(1, len(panels), squeeze=False)[0]
         for axes, (kind, lines) in zip(row, panels, strict=True):
             _draw_panel(axes, kind, lines, best)
-        save(figure, path)
+        save(figure, path, title=title, description=CURVES_SHOW)
 
 
 def _epochs(records: Sequence[Mapping[str, float]]) -> list[float]:
@@ -224,7 +234,7 @@ def confusion_matrix(
         _label_classes(axes, classes, cell)
         if size <= MOST_NUMBERED:
             _write_counts(axes, counts, cell)
-        save(figure, path, cut=True)
+        save(figure, path, cut=True, title=title, description=MATRIX_SHOWS)
 
 
 def _matrix_figure(side: float) -> tuple[Figure, Axes, Axes]:
@@ -295,3 +305,44 @@ def _compact(count: int) -> str:
         if count >= 10 * power:
             return f"{count / power:.0f}{letter}"
     return str(count)
+
+
+def reliability_diagram(bins: Sequence[Bin], path: Path, title: str, *, error: float) -> None:
+    """Draw how often a model is right over how sure it is, with the number of samples below.
+
+    Args:
+        bins: from `calibration.reliability`.
+        path: file to write.
+        title: heading of the picture.
+        error: the expected calibration error of the bins.
+    """
+    from matplotlib.figure import Figure
+
+    check_name(path)
+    full = [each for each in bins if each.count]
+    middles = [(each.low + each.high) / 2 for each in full]
+    width = 0.94 / len(bins)
+    with drawing():
+        figure = Figure(figsize=(5.2, 5.6), dpi=DPI)
+        figure.suptitle(heading(title, 5.2), fontsize=12.5, color=INK)
+        upper = figure.add_axes((0.15, 0.33, 0.81, 0.55))
+        upper.bar(middles, [each.accuracy or 0 for each in full], width, color=BLUE)
+        upper.plot([0, 1], [0, 1], "--", color=GREY, linewidth=1)
+        upper.set_title(f"calibration error {error:.4f} in {len(bins)} bins", fontsize=10.5)
+        upper.set(ylabel="share of right answers", xlim=(0, 1), ylim=(0, 1.02))
+        lower = figure.add_axes((0.15, 0.1, 0.81, 0.16))
+        lower.bar(middles, [each.count for each in full], width, color=GREY)
+        lower.set(xlabel="probability of the answer", ylabel="samples", xlim=(0, 1))
+        for axes in (upper, lower):
+            axes.spines[["top", "right"]].set_visible(False)
+        _log_counts(lower, max(each.count for each in full))
+        save(figure, path, title=title, description=RELIABILITY_SHOWS)
+
+
+def _log_counts(axes: Axes, most: int) -> None:
+    from matplotlib.ticker import NullLocator
+
+    axes.set(yscale="log", ylim=(0.5, 2 * most))  # bins of one sample show too
+    powers = [10**power for power in range(0, len(str(most)), 1 if most < 1000 else 2)]
+    axes.set_yticks(powers, [f"{power:,}" for power in powers])
+    axes.yaxis.set_minor_locator(NullLocator())

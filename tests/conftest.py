@@ -1,13 +1,19 @@
 """Shared fixtures: the command line as a process, in a folder of its own."""
 
+import importlib.util
 import json
 import os
 import subprocess
 import sys
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+
+SPEC = importlib.util.spec_from_file_location("forking", Path(__file__).with_name("forking.py"))
+forking = importlib.util.module_from_spec(SPEC)
+SPEC.loader.exec_module(forking)
 
 
 @dataclass
@@ -45,26 +51,59 @@ def work(tmp_path):
     return folder
 
 
+@pytest.fixture(scope="session")
+def origin():
+    """The process that `dltool` processes are forked off, made when first asked for."""
+    made = []
+
+    def ask(environment):
+        if not made or made[0].process.poll() is not None:
+            made[:] = [forking.Origin(environment)]
+        return made[0]
+
+    yield ask
+    for each in made:
+        each.close()
+
+
 @pytest.fixture
-def dltool(environment, work):
+def dltool(environment, work, origin, tmp_path):
     """Run `dltool ...` as a process and return what it did."""
 
     def run(*arguments, code=0, stdin=None, **variables):
-        done = subprocess.run(
-            [sys.executable, "-m", "dltool", *map(str, arguments)],
-            capture_output=True,
-            cwd=work,
-            env={**environment, **variables},
-            input=stdin,
-            timeout=240,
-            check=False,
-        )
-        result = Finished(done.returncode, done.stdout.decode(), done.stderr.decode())
+        words, everything = [*map(str, arguments)], {**environment, **variables}
+        if forking.is_fresh_needed(variables):
+            done = subprocess.run(
+                [sys.executable, "-m", "dltool", *words],
+                capture_output=True,
+                cwd=work,
+                env=everything,
+                input=stdin,
+                timeout=240,
+                check=False,
+            )
+            result = Finished(done.returncode, done.stdout.decode(), done.stderr.decode())
+        else:
+            result = _forked(origin(environment), words, work, everything, stdin)
         assert "Traceback" not in result.err, result.err
         assert result.code == code, (result.code, result.out, result.err)
         return result
 
     return run
+
+
+def _forked(origin, words, work, environment, stdin):
+    with (
+        tempfile.TemporaryFile() as given,
+        tempfile.TemporaryFile() as out,
+        tempfile.TemporaryFile() as err,
+    ):
+        given.write(stdin or b"")
+        given.seek(0)
+        code = origin.run(words, work, environment, (given, out, err), 240)
+        out.seek(0)
+        err.seek(0)
+        return Finished(code, out.read().decode(), err.read().decode())
 
 
 @pytest.fixture

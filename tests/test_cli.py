@@ -105,6 +105,7 @@ COMMANDS = [
     ["config", "show"],
     ["config", "check"],
     ["config", "init"],
+    ["sweep"],
     ["checkpoint"],
     ["checkpoint", "info"],
     ["checkpoint", "verify"],

@@ -28,6 +28,10 @@ CORE_COMMANDS = {
     ),
     "resume": ("dltool.commands.resume:app", "Go on with a stopped run of any topic."),
     "runs": ("dltool.commands.runs:app", "List and show finished and running runs."),
+    "sweep": (
+        "dltool.commands.sweep:app",
+        "Train with many settings and seeds, some at a time, and compare: mean and deviation.",
+    ),
     "topics": ("dltool.commands.topics:app", "What each topic can do: verbs and formats."),
     "verify": ("dltool.commands.verify:app", "Prove what is promised: that resume is exact."),
 }

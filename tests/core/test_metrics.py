@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from dltool import metrics
+from dltool import calibration, metrics
 from dltool.errors import ConfigError, DataError, Diverged, DltoolError
 
 
@@ -270,7 +270,7 @@ def test_calibration_error_agrees_with_torchmetrics(bins):
     logits, target = random_logits(7, n=2000)
     probabilities = (2 * logits).softmax(1)
     expected = multiclass_calibration_error(probabilities, target, 6, n_bins=bins, norm="l1")
-    ours = metrics.expected_calibration_error(probabilities, target, bins)
+    ours = calibration.expected_calibration_error(probabilities, target, bins)
     assert ours == pytest.approx(float(expected), abs=1e-6)
     assert ours > 0.01
 
@@ -279,26 +279,35 @@ def test_calibration_error_of_a_coin_is_known():
     # always 0.8 sure of class 0, right in 6 of 10: the gap is 0.2 whatever the bins
     probabilities = torch.tensor([[0.8, 0.2]]).repeat(10, 1)
     target = torch.tensor([0] * 6 + [1] * 4)
-    assert metrics.expected_calibration_error(probabilities, target) == pytest.approx(0.2, abs=1e-7)
+    assert calibration.expected_calibration_error(probabilities, target) == pytest.approx(
+        0.2, abs=1e-7
+    )
     certain = torch.tensor([[1.0, 0.0]]).repeat(4, 1)
-    assert metrics.expected_calibration_error(certain, torch.zeros(4, dtype=torch.int64)) == 0.0
+    assert calibration.expected_calibration_error(certain, torch.zeros(4, dtype=torch.int64)) == 0.0
 
 
 def test_calibration_bins_are_closed_above():
     # 0.5 lies in (0, 0.5] and is right, 0.75 in (0.5, 1] and is wrong: (0.5 + 0.75) / 2
     probabilities = torch.tensor([[0.5, 0.5], [0.75, 0.25]])
-    error = metrics.expected_calibration_error(probabilities, torch.tensor([0, 1]), bins=2)
-    assert error == 0.625
+    target = torch.tensor([0, 1])
+    assert calibration.expected_calibration_error(probabilities, target, bins=2) == 0.625
+    found = calibration.reliability(probabilities, target, bins=2)
+    assert [(each.count, each.confidence, each.accuracy) for each in found] == [
+        (1, 0.5, 1.0),
+        (1, 0.75, 0.0),
+    ]
+    empty = calibration.reliability(probabilities, target, bins=8)[0]
+    assert (empty.count, empty.confidence, empty.accuracy) == (0, None, None)
 
 
 def test_calibration_error_refuses_logits_and_no_bins():
     logits, target = random_logits(8)
     with pytest.raises(ConfigError, match="probabilities"):
-        metrics.expected_calibration_error(logits, target)
+        calibration.expected_calibration_error(logits, target)
     with pytest.raises(ConfigError, match="bins"):
-        metrics.expected_calibration_error(logits.softmax(1), target, 0)
+        calibration.expected_calibration_error(logits.softmax(1), target, 0)
     half = logits.bfloat16().softmax(1)
-    assert 0 < metrics.expected_calibration_error(half, target) < 1
+    assert 0 < calibration.expected_calibration_error(half, target) < 1
 
 
 def test_negative_log_likelihood_agrees_with_scikit_learn():

@@ -64,7 +64,7 @@ def test_same_input_gives_same_bytes_without_date_or_version(kind, tmp_path):
     draw(kind, tmp_path / "b.png")
     assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
     with Image.open(tmp_path / "a.png") as image:
-        assert set(image.info) <= {"dpi"}
+        assert set(image.info) <= {"dpi", "Title", "Description"}
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.png", "b.png"]
 
 

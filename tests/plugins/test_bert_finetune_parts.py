@@ -12,11 +12,13 @@ from dltool_bert_finetune import (
     batches,
     columns,
     data,
+    dataset,
     measures,
     model,
     preflight,
     sample,
     targets,
+    tasks,
     tokens,
 )
 from dltool_bert_finetune.columns import Columns, Examples
@@ -157,7 +159,13 @@ def test_the_cache_is_used_once_written_and_never_for_other_texts(tokeniser, tmp
 def split(pool, **changes):
     config = TrainConfig(**{"val_fraction": 0.2, "test_fraction": 0.2, **changes})
     found = targets.settle("auto", pool, "")
-    return data._three_splits({"all": pool}, found, config, Console("test")), found
+    pools = dataset.three_splits(
+        {"all": pool},
+        lambda each, shares: data._split(each, shares, found, config.seed),
+        config,
+        Console("test"),
+    )
+    return pools, found
 
 
 def test_equal_texts_stay_in_one_split():
@@ -367,12 +375,10 @@ def test_the_head_takes_over_mean_and_deviation(network):
 
 
 def test_class_weights_make_classes_count_alike():
-    from dltool_bert_finetune.train import _loss
-
     labels = torch.tensor([0] * 90 + [1] * 10)
-    found = SimpleNamespace(targets=Targets("classify", ("a", "b")), values={"train": labels})
+    found = Targets("classify", ("a", "b"))
     config = TrainConfig(class_weights="balanced")
-    loss = _loss(config, found, torch.device("cpu"))
+    loss = tasks.loss_of(config, found, labels, torch.device("cpu"))
     logits = torch.randn(100, 2)
     each = nn.functional.cross_entropy(logits, labels, reduction="none")
     expected = (each[:90].mean() + each[90:].mean()) / 2

@@ -75,7 +75,13 @@ def test_default_command_reaches_its_accuracy_without_network(dltool, work):
     assert result["test_accuracy"]["low"] < result["test_accuracy"]["value"]
     assert time.monotonic() - started < 120  # a hang, not a speed test
     folder = work / result["run"]
-    for name in ("config.json", "environment.json", "metrics.jsonl", "curves.png", "run.json"):
+    for name in (
+        "config.json",
+        "environment.json",
+        "metrics.jsonl",
+        "pictures/curves.png",
+        "run.json",
+    ):
         assert (folder / name).stat().st_size > 0
     for name in ("last", "best"):
         assert (folder / "checkpoints" / name / "model.safetensors").exists()
@@ -126,7 +132,9 @@ def test_stopped_process_resumes_to_the_same_bits(environment, work, dltool, num
     assert runs.read_json(work / "part")["status"] == "interrupted"
     before = len(runs.read_records(work / "part"))
     assert before < 30
-    dltool("cnn", "predict", "part", work / "whole" / "curves.png")  # usable while unfinished
+    dltool(
+        "cnn", "predict", "part", work / "whole" / "pictures" / "curves.png"
+    )  # usable while unfinished
     dltool("cnn", "train", "--resume", "part")
     assert same_model(work / "whole", work / "part")
     whole, part = runs.read_records(work / "whole"), runs.read_records(work / "part")
@@ -184,7 +192,7 @@ def test_image_folder_zip_evaluate_predict_and_info(run, here):
     assert evaluated["accuracy"]["value"] == result["test_accuracy"]["value"]
     assert evaluated["accuracy"]["baseline"] == pytest.approx(1 / 3)
     assert [row["class"] for row in evaluated["classes"]] == ["across", "down", "slanted"]
-    assert (here / "a" / "confusion-test.png").stat().st_size > 1000
+    assert (here / "a" / "pictures" / "confusion-test.png").stat().st_size > 1000
     run("cnn", "evaluate", "a", "--min-accuracy", "1.0", "--data", "pictures", code=0)
     shutil.copytree(here / "a" / "model", here / "alone")  # the model folder is enough
     shutil.rmtree(here / "a")

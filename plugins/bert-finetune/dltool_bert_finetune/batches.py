@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from dltool.device import generator
-from dltool_bert_finetune.tokens import Tokens
+from dltool_bert_finetune.tokens import IGNORED, Tokens
 
 Lengths = npt.NDArray[np.int64]
 
@@ -47,8 +47,9 @@ class TextBatches:
     because the sequence of rounded lengths is.
 
     Attributes:
-        targets: (N,) or (N, C); becomes `labels` of a batch.
+        targets: (N,) or (N, C), or (all tokens,); becomes `labels` of a batch.
         max_tokens: limit of texts times longest text; 0: none.
+        is_flat: whether there is a target a token; behind the end of a text it is IGNORED.
     """
 
     tokens: Tokens
@@ -58,6 +59,7 @@ class TextBatches:
     max_tokens: int
     seed: int
     device: torch.device
+    is_flat: bool = False
     _lengths: Lengths = field(init=False)
     _points: list[int] = field(init=False)
 
@@ -80,8 +82,14 @@ class TextBatches:
         """Yield the batches of an epoch from number `start` on."""
         for index in self.plan(epoch)[start:]:
             batch = self.tokens.batch(index, self.pad)
-            batch["labels"] = self.targets[torch.tensor(index)]
+            batch["labels"] = self.labels(index)
             yield {name: part.to(self.device) for name, part in batch.items()}
+
+    def labels(self, index: list[int]) -> Tensor:
+        """Return the targets of texts (B, …)."""
+        if self.is_flat:
+            return self.tokens.spread(self.targets, index, IGNORED)
+        return self.targets[torch.tensor(index)]
 
     @property
     def fill(self) -> float:

@@ -17,20 +17,24 @@ from dltool_bert_finetune.pretrain_config import DOCUMENTS
 DataOption = Annotated[
     str,
     data_option(
-        "A CSV, TSV or JSON Lines file (.gz, .xz, .bz2 too), a folder with train, val and test "
-        "files, or reviews: made-up sentences to try it."
+        "A CSV, TSV, JSON Lines, CoNLL or SQuAD file (.gz, .xz, .bz2 too), a folder with train, "
+        "val and test files, or reviews: made-up sentences to try it."
     ),
 ]
 ValDataOption = Annotated[str, data_option("Validation file.", show_default="split off")]
 TestDataOption = Annotated[str, data_option("Test file.", show_default="split off")]
 TaskOption = Annotated[str, data_option(f"{', '.join(TASKS)}.")]
 TextOption = Annotated[
-    str, data_option("Column of the text, or its number from 1.", show_default="inferred")
+    str,
+    data_option("Column of the text, words or question, or its number.", show_default="inferred"),
 ]
 SecondOption = Annotated[
-    str, data_option("Column of the second text of a pair.", show_default="inferred")
+    str,
+    data_option("Column of the second text of a pair, or the context.", show_default="inferred"),
 ]
-LabelOption = Annotated[str, data_option("Column of the label.", show_default="inferred")]
+LabelOption = Annotated[
+    str, data_option("Column of the label, tags or answer.", show_default="inferred")
+]
 SeparatorOption = Annotated[str, data_option("Between the labels of one text.", show_default="|")]
 EncodingOption = Annotated[str, data_option("Of the files.")]
 MaxTrainOption = Annotated[int, data_option("Training texts to draw; 0: all.", min=0)]
@@ -55,6 +59,14 @@ VocabularyOption = Annotated[
     int, training_option("Word pieces of a model from scratch, at most.", min=100)
 ]
 MaxLengthOption = Annotated[int, training_option("Tokens of a text; longer ones are cut.", min=4)]
+StrideOption = Annotated[
+    int,
+    training_option(
+        "Tokens that two windows of a long text share (token, qa).",
+        min=0,
+        show_default="a third of --max-length",
+    ),
+]
 NewHeadOption = Annotated[
     bool, training_option("Replace a head that was trained for other classes.", "--new-head")
 ]
@@ -67,7 +79,10 @@ LayerDecayOption = Annotated[
     float, training_option("Rate of a layer as a share of that of the layer above.")
 ]
 FreezeOption = Annotated[
-    str, training_option("none, embeddings, encoder, or a number of layers from below.")
+    str,
+    training_option(
+        "none, embeddings, encoder (runs once, its features are kept), or a number of layers."
+    ),
 ]
 GradualOption = Annotated[
     bool, training_option("Free one more layer from above each epoch.", "--gradual")

@@ -45,6 +45,7 @@ def train(
     size: choices.SizeOption = TrainConfig.size,
     vocabulary: choices.VocabularyOption = TrainConfig.vocabulary,
     max_length: choices.MaxLengthOption = TrainConfig.max_length,
+    stride: choices.StrideOption = TrainConfig.stride,
     new_head: choices.NewHeadOption = TrainConfig.new_head,
     max_tokens: choices.MaxTokensOption = TrainConfig.max_tokens,
     schedule: choices.ScheduleOption = TrainConfig.schedule,
@@ -58,7 +59,7 @@ def train(
     gradient_checkpointing: choices.CheckpointingOption = TrainConfig.gradient_checkpointing,
     monitor: choices.MonitorOption = TrainConfig.monitor,
 ) -> None:
-    """Train a text classifier; test it once; leave a run folder with the model."""
+    """Train on texts, tagged words or questions; test once; leave a run folder with the model."""
     if asked.resume is not None and pretrain_cli.is_pretraining(asked.resume):
         # `dltool resume` knows one verb for all
         pretrain_cli.go_on(asked)

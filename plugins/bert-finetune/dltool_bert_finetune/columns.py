@@ -37,6 +37,9 @@ SPLIT_NAMES = {
     "val": ("val", "valid", "validation", "dev", "eval"),
     "test": ("test", "testing"),
 }
+CONLL = (".conll", ".iob", ".iob1", ".iob2", ".bio", ".bioes", ".bilou", ".ner")
+SQUAD = (".json",)
+KINDS = (*texts.TABLES, *texts.JSON_LINES, *CONLL, *SQUAD, ".txt")
 LOOKED_AT = 1000
 LONGEST_LABEL = 40
 
@@ -91,21 +94,23 @@ def split_files(source: str) -> dict[str, str]:
             raise DataError(
                 "E501",
                 f"there is no file {source!r}",
-                expected="a CSV, TSV or JSON Lines file, a folder of such files, or reviews",
+                expected="a CSV, TSV, JSON Lines, CoNLL or SQuAD file, a folder of such files, or "
+                "reviews",
                 cure="check the path",
             )
         return {"all": source}
     found: dict[str, str] = {}
-    for file in sorted(path.iterdir()):
+    # tables first: a .txt beside them is hardly the data
+    for file in sorted(path.iterdir(), key=lambda file: (not texts.is_table(file), file.name)):
         stem = file.name.split(".")[0].lower()
         for split, names in SPLIT_NAMES.items():
-            if stem in names and texts.is_table(file) and split not in found:
+            if stem in names and split not in found and texts.kind(file) in KINDS:
                 found[split] = str(file)
     if "train" not in found:
         raise DataError(
             "E503",
             f"the folder {source!r} holds no training file",
-            expected="train.csv, val.csv and test.csv, or .tsv or .jsonl (.gz, .xz)",
+            expected="train.csv, val.csv and test.csv, or .tsv, .jsonl, .conll or .json (.gz, .xz)",
         )
     return found
 

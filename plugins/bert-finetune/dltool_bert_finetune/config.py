@@ -11,7 +11,7 @@ from dltool.training_config import TrainingConfig
 
 REVIEWS = "reviews"
 SCRATCH = "scratch"
-TASKS = ("auto", "classify", "pair", "regress", "multilabel")
+TASKS = ("auto", "classify", "pair", "regress", "multilabel", "token", "qa")
 SCHEDULES = ("linear", "cosine", "constant")
 CLASS_WEIGHTS = ("none", "balanced")
 MONITORS = {"auto": "", "accuracy": "val_accuracy", "macro-f1": "val_macro_f1", "loss": "val_loss"}
@@ -24,7 +24,8 @@ class TrainConfig(TrainingConfig):
     """Everything that shapes a `bert-finetune` training run.
 
     Attributes:
-        data: `reviews`, a CSV, TSV or JSON Lines file, or a folder with train, val and test files.
+        data: `reviews`, a CSV, TSV, JSON Lines, CoNLL or SQuAD file, or a folder with train, val
+            and test files.
         val_data, test_data: further files; empty: split off from `data`.
         text, second, label: names of columns, or their numbers from 1; empty: inferred.
         separator: what stands between the labels of a text with several; empty: `|`.
@@ -32,12 +33,14 @@ class TrainConfig(TrainingConfig):
         model: `scratch`, a model folder in the layout of the Hub, a run, or a name on the Hub.
         revision: branch, tag or commit of a name on the Hub.
         size, vocabulary: layers and widths of a model from scratch, and its word pieces at most.
-        max_length: tokens of a text; what is longer is cut.
+        max_length: tokens of a text; what is longer is cut, or read in windows (token, qa).
+        stride: tokens that two windows of a long text share; 0: a third of a window.
         new_head: put a fresh head on a model whose head has other classes.
         max_tokens: texts times longest text of a batch; 0: no limit.
         warmup: share of the steps in which the rate rises.
         layer_decay: the rate of each layer is that of the layer above times this.
-        freeze: none, embeddings, encoder, or a number of layers from below.
+        freeze: none, embeddings, encoder (which then runs once, without dropout), or a number of
+            layers from below.
         gradual: begin with the head alone and free one more layer each epoch.
         lora_rank: train low-rank additions to the weights instead of these; 0: off.
     """
@@ -60,6 +63,7 @@ class TrainConfig(TrainingConfig):
     size: str = "tiny"
     vocabulary: int = 8000
     max_length: int = 256
+    stride: int = 0
     new_head: bool = False
     epochs: int = 3
     batch_size: int = 32
@@ -89,6 +93,7 @@ class TrainConfig(TrainingConfig):
             ("--max-train", self.max_train, 0),
             ("--max-eval", self.max_eval, 0),
             ("--lora-rank", self.lora_rank, 0),
+            ("--stride", self.stride, 0),
         ):
             ranges.at_least(option, value, low)
         ranges.inside("--max-length", self.max_length, 4, 100_000)
@@ -111,6 +116,8 @@ class TrainConfig(TrainingConfig):
             "--gradual and --freeze contradict each other": (
                 self.gradual and self.freeze != "none"
             ),
+            "--freeze encoder runs the encoder once, without gradients: --gradient-checkpointing "
+            "would save nothing": self.freeze == "encoder" and self.gradient_checkpointing,
             "--lora-rank leaves the model's own weights alone; --freeze, --gradual and "
             "--layer-decay do not go with it": self.lora_rank > 0
             and (self.gradual or self.freeze != "none" or self.layer_decay != 1.0),

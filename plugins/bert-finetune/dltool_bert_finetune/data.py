@@ -5,51 +5,22 @@ from __future__ import annotations
 import hashlib
 import re
 from collections import Counter, defaultdict
-from dataclasses import dataclass, field
-from typing import Any
 
 import torch
-from torch import Tensor
 
 from dltool.console import Console
 from dltool.data import splits
-from dltool.device import generator
 from dltool.errors import DataError
 from dltool.guards import labels as label_guards
 from dltool.guards.findings import Finding
+from dltool_bert_finetune import answering_data, by_document, sample, tagging_data
 from dltool_bert_finetune import columns as files
-from dltool_bert_finetune import sample
 from dltool_bert_finetune.columns import Columns, Examples
 from dltool_bert_finetune.config import REVIEWS, TrainConfig
+from dltool_bert_finetune.dataset import TextData, leaks, limited, three_splits
 from dltool_bert_finetune.targets import Targets, balance, settle
 
-LEAK_WARN, LEAK_FAIL = 0.001, 0.05
 SHOWN_CLASSES = 12
-
-
-@dataclass
-class TextData:
-    """The data of one run.
-
-    Attributes:
-        splits: `train`, `val` and `test`.
-        targets: how their labels become tensors.
-        values: those tensors by split.
-        columns: what was read, in the words of the files.
-        facts: counts and fingerprint, for the run folder.
-    """
-
-    splits: dict[str, Examples]
-    targets: Targets
-    values: dict[str, Tensor]
-    columns: Columns
-    facts: dict[str, Any] = field(default_factory=dict)
-    findings: list[Finding] = field(default_factory=list)
-
-    @property
-    def paired(self) -> bool:
-        """Whether each example has two texts."""
-        return bool(self.splits["train"].seconds)
 
 
 def load(config: TrainConfig, console: Console) -> TextData:
@@ -58,17 +29,53 @@ def load(config: TrainConfig, console: Console) -> TextData:
     Raises:
         DataError: a file or column is missing or damaged, there is too little to learn from.
     """
-    pools, chosen = _pools(config, console)
+    sources = {} if config.data == REVIEWS else _sources(config)
+    family = family_of(config, sources)
+    if family == "token":
+        return by_document.load_tagged(sources, config, console)
+    if family == "qa":
+        return by_document.load_questions(sources, config, console)
+    return _labelled(sources, config, console)
+
+
+def family_of(config: TrainConfig, sources: dict[str, str]) -> str:
+    """Return `token` for files of tagged words, `qa` for questions about texts, else `texts`."""
+    if config.task != "auto":
+        return config.task if config.task in ("token", "qa") else "texts"
+    if not sources or config.separator:
+        return "texts"
+    first = sources.get("train", sources.get("all", ""))
+    if answering_data.holds_questions(first, config.encoding):
+        return "qa"
+    return "token" if tagging_data.holds_tags(first, config.encoding) else "texts"
+
+
+def _sources(config: TrainConfig) -> dict[str, str]:
+    """Return the file of each split; `all` is one that is to be split."""
+    sources = files.split_files(config.data)
+    for name, extra in (("val", config.val_data), ("test", config.test_data)):
+        if extra:
+            sources[name] = files.split_files(extra).get("all", extra)
+    if "all" in sources and len(sources) > 1:
+        sources = {"train": sources.pop("all"), **sources}
+    return sources
+
+
+def _labelled(sources: dict[str, str], config: TrainConfig, console: Console) -> TextData:
+    """Load, split and check texts with labels."""
+    pools, chosen = _pools(sources, config, console)
     pools = {name: usable(pool, name, console) for name, pool in pools.items()}
     learnt_from = pools.get("train", pools.get("all"))
     assert learnt_from is not None
     targets = settle(config.task, learnt_from, config.separator)
     findings = _contradictions(learnt_from)
-    pools = _three_splits(pools, targets, config, console)
+    pools = three_splits(
+        pools, lambda pool, shares: _split(pool, shares, targets, config.seed), config, console
+    )
     findings += _leaks(pools)
-    pools = _limited(pools, config)
+    pools = limited(pools, config)
     values = {name: targets.encode(pool) for name, pool in pools.items()}
-    data = TextData(pools, targets, values, chosen, findings=findings)
+    data = TextData(dict(pools), targets, values, chosen, findings=findings)
     if targets.task == "classify":
         for name, labels in values.items():
             data.findings += label_guards.check_split(labels, len(targets.classes), name)
@@ -86,6 +93,9 @@ def load(config: TrainConfig, console: Console) -> TextData:
 
 def announce(data: TextData, console: Console) -> None:
     """Say what was read, and how the classes are balanced."""
+    if data.targets.by_token:
+        by_document.announce(data, console)
+        return
     counts = data.facts["counts"]
     kinds = {"classify": "classes", "multilabel": "classes, several a text", "regress": "a number"}
     what = "pairs of texts" if data.paired else "texts"
@@ -102,8 +112,10 @@ def announce(data: TextData, console: Console) -> None:
     console.note(f"training classes: {', '.join(shown[:SHOWN_CLASSES])}{more}")
 
 
-def _pools(config: TrainConfig, console: Console) -> tuple[dict[str, Examples], Columns]:
-    if config.data == REVIEWS:
+def _pools(
+    sources: dict[str, str], config: TrainConfig, console: Console
+) -> tuple[dict[str, Examples], Columns]:
+    if not sources:
         console.note(
             "reviews: sentences made by a grammar, to try the commands on; no real text. "
             "Name yours with --data FILE"
@@ -111,12 +123,6 @@ def _pools(config: TrainConfig, console: Console) -> tuple[dict[str, Examples], 
         texts, labels = sample.reviews()
         places = [f"reviews, sentence {number + 1}" for number in range(len(texts))]
         return {"all": Examples(texts, [], labels, places)}, Columns("text", "", "label")
-    sources = files.split_files(config.data)
-    for name, extra in (("val", config.val_data), ("test", config.test_data)):
-        if extra:
-            sources[name] = files.split_files(extra).get("all", extra)
-    if "all" in sources and len(sources) > 1:
-        sources = {"train": sources.pop("all"), **sources}
     given = Columns(config.text, config.second, config.label)
     paired = config.task == "pair"
     chosen = {
@@ -166,26 +172,6 @@ def _key(text: str, second: str) -> str:
     return "\x1f".join(plain)
 
 
-def _three_splits(
-    pools: dict[str, Examples], targets: Targets, config: TrainConfig, console: Console
-) -> dict[str, Examples]:
-    """Make train, val and test: what is there stays, what is missing is split off by class."""
-    val, test = config.val_fraction, config.test_fraction
-    if "all" in pools:
-        parts = _split(pools["all"], (1 - val - test, val, test), targets, config.seed)
-        return dict(zip(("train", "val", "test"), parts, strict=True))
-    if "test" not in pools and "val" in pools:
-        console.note("there is no test file: val is the final test, and a part of train chooses")
-        pools = {"train": pools["train"], "test": pools["val"]}
-    if "test" not in pools:
-        train, held = _split(pools["train"], (1 - test, test), targets, config.seed)
-        pools = {**pools, "train": train, "test": held}
-    if "val" not in pools:
-        train, held = _split(pools["train"], (1 - val, val), targets, config.seed)
-        pools = {**pools, "train": train, "val": held}
-    return {name: pools[name] for name in ("train", "val", "test")}
-
-
 def _split(
     pool: Examples, fractions: tuple[float, ...], targets: Targets, seed: int
 ) -> list[Examples]:
@@ -203,18 +189,6 @@ def _split(
         pool.take(sorted(number for group in part.tolist() for number in members[group]))
         for part in found
     ]
-
-
-def _limited(pools: dict[str, Examples], config: TrainConfig) -> dict[str, Examples]:
-    limits = {"train": config.max_train, "val": config.max_eval, "test": config.max_eval}
-    return {name: _some(pool, limits[name], name, config.seed) for name, pool in pools.items()}
-
-
-def _some(pool: Examples, limit: int, name: str, seed: int) -> Examples:
-    if not limit or len(pool) <= limit:
-        return pool
-    order = torch.randperm(len(pool), generator=generator(seed, "subset", name))
-    return pool.take(sorted(order[:limit].tolist()))
 
 
 def _contradictions(pool: Examples) -> list[Finding]:
@@ -242,19 +216,9 @@ def _contradictions(pool: Examples) -> list[Finding]:
 def _leaks(pools: dict[str, Examples]) -> list[Finding]:
     """Look for the texts of val and test among those of train."""
     known = set(keys(pools["train"]))
-    found = []
-    for name in ("val", "test"):
-        own = keys(pools[name])
-        shared = sum(key in known for key in own)
-        share = shared / len(own)
-        if share >= LEAK_WARN:
-            message = (
-                f"{shared:,} of {len(own):,} texts of the {name} split ({share:.1%}, limit "
-                f"{LEAK_WARN:.1%}) are training texts too, but for case and punctuation"
-            )
-            severity = "fail" if share >= LEAK_FAIL else "warn"
-            found.append(Finding("G-D04", severity, message, f"take them out of {name}"))
-    return found
+    own = {name: keys(pools[name]) for name in ("val", "test")}
+    found = {name: (sum(key in known for key in each), len(each)) for name, each in own.items()}
+    return leaks(found, "texts (but for case and punctuation)", "take them out of {name}")
 
 
 def _fingerprint(pools: dict[str, Examples]) -> str:

@@ -21,9 +21,9 @@ from dltool import files
 from dltool.console import Console, table
 from dltool.errors import ConfigError, DataError
 from dltool_bert_finetune import folder as model_folder
+from dltool_bert_finetune import outputs
 from dltool_bert_finetune.folder import Loaded
 from dltool_bert_finetune.tokens import Tokens
-from dltool_bert_finetune.train import logits_of
 
 
 @dataclass(frozen=True)
@@ -53,6 +53,12 @@ def explain_text(
         DataError: E503, the text is empty.
     """
     loaded = model_folder.load(folder, devices.choose(device).device)
+    if loaded.targets.by_token:
+        raise ConfigError(
+            "E205",
+            f"explain is for one answer a text; this model's task is {loaded.targets.task}",
+            cure="predict shows each entity or answer with its probability and its place",
+        )
     if loaded.paired != bool(pair):
         needs = "pairs of texts: add --pair" if loaded.paired else "single texts: leave --pair out"
         raise ConfigError("E205", f"this model reads {needs}")
@@ -112,7 +118,7 @@ def _values(loaded: Loaded, words: list[Word], ids: list[int], segments: list[in
     kinds = np.array(segments * len(rows), dtype=np.uint8)
     ends = np.arange(1, len(rows) + 1, dtype=np.int64) * len(ids)
     encoded = Tokens(flat, kinds if loaded.tokeniser.segments else kinds[:0], ends, 0)
-    logits = logits_of(loaded.network, loaded.tokeniser, encoded).double()
+    logits = outputs.of(loaded.network, loaded.tokeniser, encoded, by_token=False).double()
     if loaded.targets.task == "regress":
         return logits
     if loaded.targets.task == "multilabel":

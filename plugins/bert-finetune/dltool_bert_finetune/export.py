@@ -15,9 +15,8 @@ from dltool import tensors as tensor_files
 from dltool.console import Console
 from dltool.errors import CheckFailed, ConfigError
 from dltool_bert_finetune import folder as model_folder
-from dltool_bert_finetune import library, measures, model, onnx_export
+from dltool_bert_finetune import library, measures, model, onnx_export, outputs
 from dltool_bert_finetune.folder import Loaded
-from dltool_bert_finetune.train import logits_of
 
 LIMIT = 1e-4
 FORMATS = ("hub", "onnx")
@@ -27,6 +26,7 @@ PROBES = (
     "42",
     "word " * 600,
 )
+PIPELINES = {"token": "token-classification", "qa": "question-answering"}
 
 
 def export_run(folder: Path, out: Path, kind: str, *, device: str, console: Console) -> None:
@@ -64,7 +64,15 @@ def export_run(folder: Path, out: Path, kind: str, *, device: str, console: Cons
     )
     console.result(result, text)
     if kind == "hub":
-        console.note(f"use it: transformers.pipeline('text-classification', model={str(out)!r})")
+        console.note(_use(loaded.targets.task, str(out)))
+
+
+def _use(task: str, out: str) -> str:
+    if task == "qa":  # transformers 5 has given its pipeline up
+        return f"use it: transformers.AutoModelForQuestionAnswering.from_pretrained({out!r})"
+    more = ", aggregation_strategy='first'" if task == "token" else ""
+    name = PIPELINES.get(task, "text-classification")
+    return f"use it: transformers.pipeline({name!r}, model={out!r}{more})"
 
 
 def _write(folder: Path, loaded: Loaded, kind: str) -> None:
@@ -85,12 +93,14 @@ def _write(folder: Path, loaded: Loaded, kind: str) -> None:
 def _card(loaded: Loaded) -> str:
     """Return the model card: what the model does, from what it came, how good it was."""
     targets, description = loaded.targets, loaded.description
-    classes = ", ".join(targets.classes) or "a number"
+    otherwise = "the answer in a text" if targets.task == "qa" else "a number"
+    classes = ", ".join(targets.classes) or otherwise
     results = (description.get("results") or {}).get("headline", "not measured")
     source = (description.get("source") or {}).get("model", "unknown")
     return (
-        "---\nlibrary_name: transformers\npipeline_tag: text-classification\n---\n\n"
-        f"# Text classifier ({targets.task})\n\n"
+        "---\nlibrary_name: transformers\n"
+        f"pipeline_tag: {PIPELINES.get(targets.task, 'text-classification')}\n---\n\n"
+        f"# Text encoder with a head ({targets.task})\n\n"
         f"- predicts: {classes}\n"
         f"- began from: {source}\n"
         f"- reads {loaded.tokeniser.max_length} tokens at most\n"
@@ -99,14 +109,14 @@ def _card(loaded: Loaded) -> str:
 
 
 def _seconds(loaded: Loaded) -> list[str]:
-    return list(PROBES[::-1]) if loaded.paired else []
+    return list(PROBES[::-1]) if loaded.paired or loaded.targets.task == "qa" else []
 
 
 def _by_transformers(folder: Path, loaded: Loaded, device: torch.device) -> Tensor:
-    """Return logits as another program gets them from the folder."""
+    """Return logits as another program gets them from the folder, padding left out."""
     transformers = library.load("transformers")
     with model.explained(str(folder)):
-        network = transformers.AutoModelForSequenceClassification.from_pretrained(
+        network = model.kind_for(loaded.targets.task).from_pretrained(
             folder, local_files_only=True, trust_remote_code=False
         )
         tokeniser = transformers.AutoTokenizer.from_pretrained(
@@ -120,8 +130,10 @@ def _by_transformers(folder: Path, loaded: Loaded, device: torch.device) -> Tens
         return_tensors="pt",
     ).to(device)
     with torch.no_grad():
-        logits: Tensor = network.to(device).eval()(**encoded).logits
-    return logits.float().cpu()
+        logits = model.forward(network.to(device).eval(), dict(encoded)).float()
+    if loaded.targets.by_token:
+        logits = logits[encoded["attention_mask"] != 0]
+    return logits.cpu()
 
 
 def _by_onnx(folder: Path, loaded: Loaded, device: torch.device) -> Tensor:
@@ -131,7 +143,8 @@ def _by_onnx(folder: Path, loaded: Loaded, device: torch.device) -> Tensor:
 def _compare(folder: Path, loaded: Loaded, theirs: Tensor) -> float:
     """Return the largest difference of a probability between another program and us."""
     encoded = loaded.tokeniser.encode(list(PROBES), _seconds(loaded))
-    ours = logits_of(loaded.network, loaded.tokeniser, encoded)
+    by_token = loaded.targets.by_token
+    ours = outputs.of(loaded.network, loaded.tokeniser, encoded, by_token=by_token)
     mine, others = (measures.probabilities(part, loaded.targets) for part in (ours, theirs))
     worst = float((mine - others).abs().max() / max(1.0, float(mine.abs().max())))
     saved: dict[str, Any] = json.loads((folder / "config.json").read_text(encoding="utf-8"))

@@ -36,6 +36,7 @@ class Loaded:
 
     Attributes:
         network: in evaluation mode, on the device.
+        stride: tokens that two windows of a long text share; 0: a third of a window.
         description: what `model.json` says; empty for a folder that dltool did not write.
     """
 
@@ -44,6 +45,7 @@ class Loaded:
     targets: Targets
     paired: bool
     description: dict[str, Any]
+    stride: int = 0
 
 
 def config_text(network: nn.Module) -> bytes:
@@ -82,9 +84,15 @@ def write(
 
 
 def describe(
-    targets: Targets, *, paired: bool, tokeniser: Tokeniser, source: Mapping[str, Any], rank: int
+    targets: Targets,
+    *,
+    paired: bool,
+    tokeniser: Tokeniser,
+    source: Mapping[str, Any],
+    rank: int,
+    stride: int,
 ) -> dict[str, Any]:
-    """Return what `model.json` tells of a classifier."""
+    """Return what `model.json` tells of a trained model."""
     return {
         "topic": TOPIC,
         "kind": "classifier",
@@ -93,6 +101,7 @@ def describe(
         "paired": paired,
         "max_length": tokeniser.max_length,
         "lora_rank": rank,
+        "stride": stride,
         "source": dict(source),
     }
 
@@ -171,30 +180,29 @@ def _built(
     try:
         targets = Targets.from_dict(description["targets"])
         paired, length = bool(description["paired"]), int(description["max_length"])
-        rank = int(description["lora_rank"])
+        rank, stride = int(description["lora_rank"]), int(description.get("stride", 0))
     except (KeyError, TypeError, ValueError) as error:
         raise CheckpointError(
             "E513", f"{shown} describes no text classifier", cure="restore the file"
         ) from error
     settings = model.read_settings(place, str(shown))
     tokeniser = model.read_tokeniser(place, settings, str(shown), length)
-    network = model.with_fresh_weights(settings, str(shown))
+    network = model.with_fresh_weights(settings, targets.task, str(shown))
     if rank and any(".lora_A." in name for name in tensors):
-        network = model.adapted(network, rank)
+        network = model.adapted(network, rank, targets.task)
     checkpoint.load_weights(network, tensors, shown)
     network = model.merged(network).to(device).eval()
-    return Loaded(network, tokeniser, targets, paired, description)
+    return Loaded(network, tokeniser, targets, paired, description, stride)
 
 
 def _foreign(folder: Path, device: torch.device) -> Loaded:
-    """Load a classifier that another program trained."""
-    from dltool_bert_finetune import library
-
+    """Load a model that another program trained for one of our tasks."""
     hub.check_folder(folder, str(folder))
-    transformers = library.load("transformers")
     settings = model.read_settings(folder, str(folder))
+    names = tuple(str(settings.id2label[number]) for number in sorted(settings.id2label))
+    targets = _foreign_targets(settings, names)
     with model.explained(str(folder)):
-        network, report = transformers.AutoModelForSequenceClassification.from_pretrained(
+        network, report = model.kind_for(targets.task).from_pretrained(
             folder,
             local_files_only=True,
             trust_remote_code=False,
@@ -205,13 +213,22 @@ def _foreign(folder: Path, device: torch.device) -> Loaded:
     if missing:
         raise CheckpointError(
             "E513",
-            f"{folder} has no trained head ({missing[0]} is missing): its classes would be random",
+            f"{folder} has no trained head ({missing[0]} is missing): its answers would be random",
             cure=f"dltool {TOPIC} train --model {folder} --data FILE",
         )
-    names = tuple(str(settings.id2label[number]) for number in sorted(settings.id2label))
-    kind = str(settings.problem_type or "")
-    task = "multilabel" if kind.startswith("multi") else "classify"
-    targets = Targets(task, names) if len(names) > 1 else Targets("regress")
     limit = tokens.longest_input(settings)
     tokeniser = model.read_tokeniser(folder, settings, str(folder), min(limit, 512))
     return Loaded(network.float().to(device).eval(), tokeniser, targets, False, {})
+
+
+def _foreign_targets(settings: Any, names: tuple[str, ...]) -> Targets:
+    """Return what a model was trained for, after the name of its architecture."""
+    architectures = " ".join(settings.architectures or ())
+    for task, head in model.TOKEN_HEADS.items():
+        if head in architectures:
+            # SQuAD 2 or 1: nobody wrote it down, and a model may always say that it does not know
+            return Targets(task, names) if task == "token" else Targets(task, unanswerable=True)
+    if len(names) == 1:
+        return Targets("regress")
+    is_several = str(settings.problem_type or "").startswith("multi")
+    return Targets("multilabel" if is_several else "classify", names)

@@ -9,7 +9,7 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor
 
-from dltool import metrics
+from dltool import calibration, metrics
 from dltool_bert_finetune.targets import Targets
 
 
@@ -41,7 +41,7 @@ def classification(logits: Tensor, labels: Tensor, classes: Sequence[str]) -> di
         "macro_f1": metrics.macro_average(report)["f1"],
         "mcc": matthews(matrix),
         "auc": auc(shares, labels),
-        "calibration_error": metrics.expected_calibration_error(shares, labels),
+        "calibration_error": calibration.expected_calibration_error(shares, labels),
         "loss": metrics.negative_log_likelihood(logits, labels),
         "classes": report,
         "confusion": matrix.tolist(),
@@ -214,7 +214,7 @@ def validation(logits: Tensor, values: Tensor, targets: Targets) -> dict[str, fl
 
 
 def probabilities(logits: Tensor, targets: Targets) -> Tensor:
-    """Return probabilities (N, C); for regression the numbers themselves (N, 1)."""
-    if targets.task == "regress":
+    """Return probabilities (N, C); for numbers and answers what the network gives, as it is."""
+    if targets.task in ("regress", "qa"):
         return logits
     return logits.sigmoid() if targets.task == "multilabel" else logits.softmax(1)

@@ -26,9 +26,24 @@ from dltool_bert_finetune.config import SIZES, TrainConfig
 from dltool_bert_finetune.targets import Targets
 from dltool_bert_finetune.tokens import Tokeniser
 
-HEADS = ("classifier", "score", "pre_classifier", "pooler", "head", "sequence_summary")
+HEADS = (
+    "classifier",
+    "score",
+    "pre_classifier",
+    "pooler",
+    "head",
+    "sequence_summary",
+    "qa_outputs",
+)
 LAYER = re.compile(r"\.(?:layers?|blocks?|h)\.(\d+)\.")
-KINDS = {"classify": "single_label_classification", "multilabel": "multi_label_classification"}
+KINDS = {
+    "classify": "single_label_classification",
+    "multilabel": "multi_label_classification",
+    "regress": "regression",
+}
+TEXT_HEAD = "SequenceClassification"
+TOKEN_HEADS = {"token": "TokenClassification", "qa": "QuestionAnswering"}
+NEVER = -1e4  # the logit of an answer that begins or ends in the padding
 
 
 @contextlib.contextmanager
@@ -86,19 +101,24 @@ def scratch_settings(size: str, vocabulary: int, *, pad: int = 0) -> Any:
 
 def label_settings(settings: Any, targets: Targets) -> Any:
     """Write classes and task into a config, where pipelines look for them."""
-    names = targets.classes or ("value",)
+    names = targets.classes or (("begin", "end") if targets.task == "qa" else ("value",))
     settings.id2label = dict(enumerate(names))
     settings.label2id = {name: number for number, name in enumerate(names)}
     settings.num_labels = len(names)
-    settings.problem_type = KINDS.get(targets.task, "regression")
+    settings.problem_type = KINDS.get(targets.task)
     return settings
 
 
-def with_fresh_weights(settings: Any, name: str = "the model") -> nn.Module:
-    """Build a classifier from a config, with random weights."""
+def kind_for(task: str) -> Any:
+    """Return the class of `transformers` that puts the head of a task on an encoder."""
     transformers = library.load("transformers")
+    return getattr(transformers, f"AutoModelFor{TOKEN_HEADS.get(task, TEXT_HEAD)}")
+
+
+def with_fresh_weights(settings: Any, task: str, name: str = "the model") -> nn.Module:
+    """Build a network for a task from a config, with random weights."""
     with explained(name):
-        network: nn.Module = transformers.AutoModelForSequenceClassification.from_config(settings)
+        network: nn.Module = kind_for(task).from_config(settings)
     return network.float()
 
 
@@ -109,13 +129,12 @@ def pretrained(folder: Path, name: str, targets: Targets, *, new_head: bool) -> 
         CheckpointError: E513, weights of the encoder are missing, or it has a head for other
             classes and `new_head` is False.
     """
-    transformers = library.load("transformers")
     settings = read_settings(folder, name)
     if not new_head:
         _refuse_other_head(settings, name, targets)
     settings = label_settings(settings, targets)
     with explained(name):
-        network, report = transformers.AutoModelForSequenceClassification.from_pretrained(
+        network, report = kind_for(targets.task).from_pretrained(
             folder,
             config=settings,
             local_files_only=True,
@@ -127,7 +146,7 @@ def pretrained(folder: Path, name: str, targets: Targets, *, new_head: bool) -> 
     check_report(report, name, new_head=new_head)
     network = network.float()
     if new_head:
-        fresh = with_fresh_weights(settings, name).state_dict()
+        fresh = with_fresh_weights(settings, targets.task, name).state_dict()
         with torch.no_grad():
             for key, value in network.state_dict().items():
                 if is_head(key):
@@ -172,8 +191,20 @@ def check_report(report: Mapping[str, Any], name: str, *, new_head: bool = False
 
 def _refuse_other_head(settings: Any, name: str, targets: Targets) -> None:
     """Refuse a model that was trained for other classes, unless it has no classes of its own."""
-    if not any("SequenceClassification" in each for each in settings.architectures or ()):
+    wanted_head = TOKEN_HEADS.get(targets.task, TEXT_HEAD)
+    heads = [
+        head
+        for head in (TEXT_HEAD, *TOKEN_HEADS.values())
+        if any(head in each for each in settings.architectures or ())
+    ]
+    if not heads or (heads == [wanted_head] and targets.task == "qa"):
         return
+    if wanted_head not in heads:
+        raise CheckpointError(
+            "E513",
+            f"{name} has a head for another task ({heads[0]}, not {wanted_head})",
+            cure="add --new-head to begin with a fresh one",
+        )
     own = [str(settings.id2label[number]) for number in sorted(settings.id2label)]
     unnamed = all(re.fullmatch(r"LABEL_\d+", label) for label in own)
     wanted = list(targets.classes) or ["value"]
@@ -225,15 +256,23 @@ def unfreeze_for(network: nn.Module, epoch: int) -> None:
         parameter.requires_grad_(depth(name, layers) >= layers + 1 - epoch)
 
 
-def adapted(network: nn.Module, rank: int) -> nn.Module:
-    """Put low-rank additions beside every linear layer; only they and the head are trained."""
+def adapted(network: nn.Module, rank: int, task: str) -> nn.Module:
+    """Put low-rank additions beside the encoder's linear layers; they and the head are trained."""
     peft = library.load("peft")
+    encoder = str(network.base_model_prefix)
+    linear = [name for name, part in network.named_modules() if isinstance(part, nn.Linear)]
+    heads = [
+        name
+        for name, part in network.named_children()
+        if name != encoder and list(part.parameters())
+    ]
     settings = peft.LoraConfig(
         r=rank,
         lora_alpha=2 * rank,
         lora_dropout=0.05,
-        target_modules="all-linear",
-        task_type=peft.TaskType.SEQ_CLS,
+        target_modules=[name for name in linear if name.startswith(f"{encoder}.")],
+        modules_to_save=heads,
+        task_type={"token": "TOKEN_CLS", "qa": "QUESTION_ANS"}.get(task, "SEQ_CLS"),
     )
     with library.quiet():
         return peft.get_peft_model(network, settings)  # type: ignore[no-any-return]
@@ -311,7 +350,14 @@ def fold_scale(network: nn.Module, mean: float, std: float) -> None:
 
 
 def forward(network: nn.Module, batch: Mapping[str, Tensor]) -> Tensor:
-    """Return logits (B, outputs) for a batch of tokens; its `labels` are not shown to the model."""
+    """Return logits for a batch of tokens; its `labels` are not shown to the model.
+
+    They are (B, outputs), or (B, T, outputs) for tags, and begin and end for answers.
+    """
     inputs = {name: part for name, part in batch.items() if name != "labels"}
-    logits: Tensor = network(**inputs).logits
-    return logits
+    out = network(**inputs)
+    if "start_logits" not in out:
+        logits: Tensor = out.logits
+        return logits
+    both = torch.stack((out.start_logits, out.end_logits), dim=-1)  # (B, T, 2)
+    return both.masked_fill(batch["attention_mask"].unsqueeze(-1) == 0, NEVER)

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import logging
-import warnings
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from dltool_bert_finetune import library, model
+from dltool import exports
+from dltool_bert_finetune import model
 from dltool_bert_finetune.folder import Loaded
 
 FILE = "model.onnx"
-EXTRA = "onnx"
 
 
 class Logits(nn.Module):
@@ -25,7 +23,7 @@ class Logits(nn.Module):
         self.network, self.names = network, names
 
     def forward(self, *inputs: Tensor) -> Tensor:
-        """Return logits (B, outputs) for `input_ids`, `attention_mask` and maybe the segments."""
+        """Return the logits of `input_ids`, `attention_mask` and maybe the segments."""
         return model.forward(self.network, dict(zip(self.names, inputs, strict=True)))
 
 
@@ -36,29 +34,25 @@ def write(folder: Path, loaded: Loaded) -> None:
         MissingExtra: the packages for ONNX are not installed.
         CheckpointError: E513, the network cannot be written as a graph.
     """
-    for name in ("onnx", "onnxscript", "onnxruntime"):
-        library.load(name, EXTRA)
+    exports.require_onnx()
     encoded = loaded.tokeniser.encode(
         ["a short text", "a text that is a little longer"],
-        ["another", "and another"] if loaded.paired else [],
+        ["another", "and another"] if loaded.paired or loaded.targets.task == "qa" else [],
     )
     batch = encoded.batch([0, 1], loaded.tokeniser.pad)
     names = list(batch)
     export: Any = torch.export
     free = {0: export.Dim("batch"), 1: export.Dim("length", min=2, max=_longest(loaded))}
-    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
-    with model.explained(str(folder)), warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        program: Any = torch.onnx.export(
+    with model.explained(str(folder)):
+        exports.write_onnx(
             Logits(loaded.network, names).eval(),
             tuple(batch.values()),
+            folder / FILE,
             input_names=names,
             output_names=["logits"],
             dynamic_shapes=(tuple(dict(free) for _ in names),),
-            dynamo=True,
-            verbose=False,
+            one_file=False,
         )
-        program.save(str(folder / FILE))
 
 
 def _longest(loaded: Loaded) -> int:
@@ -66,11 +60,8 @@ def _longest(loaded: Loaded) -> int:
 
 
 def logits_of(folder: Path, loaded: Loaded, texts: list[str], seconds: list[str]) -> Tensor:
-    """Return what onnxruntime gives for texts (N, outputs), with padding among them."""
-    onnxruntime = library.load("onnxruntime", EXTRA)
-    session = onnxruntime.InferenceSession(str(folder / FILE), providers=["CPUExecutionProvider"])
+    """Return what onnxruntime gives for texts (N, outputs), or for all of their tokens."""
     encoded = loaded.tokeniser.encode(texts, seconds)
     batch = encoded.batch(range(len(texts)), loaded.tokeniser.pad)
-    taken = {each.name for each in session.get_inputs()}
-    inputs = {name: part.numpy() for name, part in batch.items() if name in taken}
-    return torch.from_numpy(session.run(["logits"], inputs)[0])
+    logits = exports.onnx_call(folder / FILE, list(batch))(*batch.values())[0]
+    return logits[batch["attention_mask"] != 0] if loaded.targets.by_token else logits

@@ -1,4 +1,4 @@
-"""Use a trained classifier on texts."""
+"""Use a trained model on texts."""
 
 from __future__ import annotations
 
@@ -9,19 +9,26 @@ from torch import Tensor
 
 from dltool import device as devices
 from dltool.console import Console
+from dltool.errors import ConfigError
+from dltool_bert_finetune import answering, inputs, measures, outputs, tasks, words
 from dltool_bert_finetune import folder as model_folder
-from dltool_bert_finetune import inputs, measures
+from dltool_bert_finetune.answering import Found
 from dltool_bert_finetune.folder import Loaded
 from dltool_bert_finetune.inputs import Wanted
-from dltool_bert_finetune.train import logits_of
 
 SHOWN = 70
 
 
 def predict_texts(folder: Path, wanted: Wanted, *, top: int, device: str, console: Console) -> None:
-    """Name the class of each text and print one line for each."""
+    """Say what the model says to each text, and print one line for each."""
     choice = devices.choose(device)
     loaded = model_folder.load(folder, choice.device)
+    if loaded.targets.by_token:
+        by_token = _entities if loaded.targets.task == "token" else _answers
+        rows, lines = by_token(loaded, wanted, top, console)
+        result = {"run": str(folder), "task": loaded.targets.task, "predictions": rows}
+        console.result(result, "\n".join(lines))
+        return
     texts, seconds = inputs.read(wanted, paired=loaded.paired)
     rows = predictions(loaded, texts, seconds, top)
     for row in rows:
@@ -30,6 +37,44 @@ def predict_texts(folder: Path, wanted: Wanted, *, top: int, device: str, consol
             console.warn(f"{shown} is longer than {loaded.tokeniser.max_length} tokens and was cut")
     result = {"run": str(folder), "task": loaded.targets.task, "predictions": rows}
     console.result(result, "\n".join(_line(row, loaded) for row in rows))
+
+
+def _entities(
+    loaded: Loaded, wanted: Wanted, top: int, console: Console
+) -> tuple[list[dict[str, Any]], list[str]]:
+    """Return the entities of each text."""
+    if wanted.pair or top > 1:
+        raise ConfigError("E205", "--pair and --top mean nothing for a model that tags words")
+    texts, spans = inputs.read_words(wanted, console)
+    rows = [words.row(each, loaded.targets.classes) for each in words.tag(loaded, texts, spans)]
+    return rows, [words.line(row) for row in rows]
+
+
+def _answers(
+    loaded: Loaded, wanted: Wanted, top: int, console: Console
+) -> tuple[list[dict[str, Any]], list[str]]:
+    """Return the answer to each question."""
+    asked = inputs.read_questions(wanted, console)
+    stride = tasks.stride_of(loaded.stride, loaded.tokeniser.max_length)
+    windows = answering.encode(loaded.tokeniser, asked, stride)
+    if windows.cut:
+        limit = loaded.tokeniser.max_length // 4
+        console.warn(f"{windows.cut:,} questions longer than {limit} tokens were cut")
+    logits = outputs.of(loaded.network, loaded.tokeniser, windows.tokens, by_token=True)
+    rows, lines = [], []
+    found = answering.answers(logits, windows, asked, loaded.targets, top)
+    for question, ranked in zip(asked, found, strict=True):
+        best = [each.as_dict() for each in ranked]
+        rows.append({"question": question.question, **best[0], "top": best})
+        lines += [_answer_line(each) for each in ranked]
+    return rows, lines
+
+
+def _answer_line(found: Found) -> str:
+    if found.start == answering.OUTSIDE:
+        return f"{found.probability:.4f}  –  (the text does not say)"
+    text = " ".join(found.text.split())
+    return f"{found.probability:.4f}  {text}  [{found.start}–{found.end}]"
 
 
 def predictions(
@@ -45,9 +90,8 @@ def predictions(
     first = [texts[i] for i in full]
     second = [seconds[i] for i in full] if seconds else []
     encoded = loaded.tokeniser.encode(first, second)
-    shares = measures.probabilities(
-        logits_of(loaded.network, loaded.tokeniser, encoded), loaded.targets
-    )
+    logits = outputs.of(loaded.network, loaded.tokeniser, encoded, by_token=False)
+    shares = measures.probabilities(logits, loaded.targets)
     lengths = encoded.lengths
     for place, number in enumerate(full):
         longest = int(lengths[place]) >= loaded.tokeniser.max_length

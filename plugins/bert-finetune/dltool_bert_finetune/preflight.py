@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
@@ -13,12 +13,11 @@ from dltool.guards.classifier import untouched
 from dltool.guards.findings import Finding
 from dltool_bert_finetune.model import forward
 from dltool_bert_finetune.targets import Targets
+from dltool_bert_finetune.tasks import Loss
 
 PAD_LIMIT = 1e-4
 FIRST_LOSS = (0.4, 3.0)
 SAMPLE = 8
-
-Loss = Callable[[Tensor, Tensor], Tensor]
 
 
 def check(
@@ -67,7 +66,7 @@ def _first_loss(
     if not math.isfinite(value):
         message = f"the first loss is {value}"
         return [Finding("G-P06", "fail", message, "use another model; these weights are broken")]
-    chance = math.log(len(targets.classes)) if targets.task == "classify" else 0.0
+    chance = math.log(len(targets.classes)) if targets.task in ("classify", "token") else 0.0
     low, high = FIRST_LOSS
     if chance and not low <= value / chance <= high:
         message = f"the first loss is {value:.3f}; guessing {len(targets.classes)} classes gives "
@@ -113,6 +112,9 @@ def _padding(network: nn.Module, batch: Mapping[str, Tensor], pad: int) -> list[
         return []
     with torch.no_grad():
         before, after = forward(network, batch).float(), forward(network, wider).float()
+    if before.ndim == 3:  # (B, T, outputs): of each token that is no padding
+        is_text = batch["attention_mask"] != 0
+        before, after = before[is_text], after[:, : is_text.shape[1]][is_text]
     scale = max(float(before.abs().max()), 1e-6)
     moved = float((before - after).abs().max()) / scale
     if moved <= PAD_LIMIT:

@@ -24,10 +24,12 @@ class Targets:
     """How labels become tensors.
 
     Attributes:
-        task: `classify`, `regress` or `multilabel`.
-        classes: their names in the order of the model's outputs; empty for regression.
+        task: `classify`, `regress`, `multilabel`, `token` (a class of each word) or `qa` (the span
+            of a text that answers a question).
+        classes: their names in the order of the model's outputs; empty where there are none.
         mean, std: of the training numbers; the network learns (y - mean) / std.
         separator: what stands between the labels of one text.
+        unanswerable, longest: whether a question may have no answer, and tokens of an answer.
     """
 
     task: str
@@ -35,11 +37,13 @@ class Targets:
     mean: float = 0.0
     std: float = 1.0
     separator: str = SEPARATOR
+    unanswerable: bool = False
+    longest: int = 30
 
     @property
-    def outputs(self) -> int:
-        """Numbers that the network gives for a text."""
-        return len(self.classes) or 1
+    def by_token(self) -> bool:
+        """Whether the network answers for each token, not for a whole text."""
+        return self.task in ("token", "qa")
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain values for JSON."""

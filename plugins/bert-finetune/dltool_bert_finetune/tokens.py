@@ -27,6 +27,7 @@ def _words(line: str) -> tuple[str, ...]:
 
 CACHE_FROM = 4 << 20  # characters; less is tokenised in a moment
 CHUNK = 1000
+IGNORED = -100  # the label of a token that is not learnt from
 # what a library wrote down of how it once called the tokeniser; it would cut and pad for others
 LEFT_OVER = _words(
     "is_local local_files_only max_length stride truncation_strategy pad_to_multiple_of backend "
@@ -78,6 +79,13 @@ class Tokens:
             batch["token_type_ids"] = torch.from_numpy(segments)
         return batch
 
+    def spread(self, values: Tensor, index: Sequence[int], fill: int) -> Tensor:
+        """Return values of all tokens (all tokens, …) as (B, longest, …), with `fill` behind."""
+        ends = self.ends[list(index)]
+        starts = ends - self.lengths[list(index)]
+        rows = [values[start:stop] for start, stop in zip(starts, ends, strict=True)]
+        return torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=fill)
+
 
 @dataclass(frozen=True)
 class Tokeniser:
@@ -101,6 +109,22 @@ class Tokeniser:
         backend = self.library.backend_tokenizer
         backend.no_padding()
         backend.enable_truncation(self.max_length)
+        return backend
+
+    @property
+    def whole(self) -> Any:
+        """The same without a limit."""
+        backend = self.library.backend_tokenizer
+        backend.no_padding()
+        backend.no_truncation()
+        return backend
+
+    def windowed(self, stride: int, *, only_second: bool = False) -> Any:
+        """Return the same, giving long texts as windows that share `stride` tokens."""
+        backend = self.library.backend_tokenizer
+        backend.no_padding()
+        strategy = "only_second" if only_second else "longest_first"
+        backend.enable_truncation(self.max_length, stride=stride, strategy=strategy)
         return backend
 
     def encode(self, texts: Sequence[str], seconds: Sequence[str] = ()) -> Tokens:
@@ -133,9 +157,7 @@ class Tokeniser:
 
     def files(self) -> dict[str, bytes]:
         """Return the files that a model folder holds of the tokeniser, by name."""
-        backend = self.library.backend_tokenizer
-        backend.no_padding()
-        backend.no_truncation()
+        backend = self.whole
         kept = {
             name: value
             for name, value in self.library.init_kwargs.items()

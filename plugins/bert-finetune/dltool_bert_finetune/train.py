@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dltool import device as devices
@@ -26,14 +25,12 @@ from dltool.runs import Run
 from dltool_bert_finetune import batches as text_batches
 from dltool_bert_finetune import data as text_data
 from dltool_bert_finetune import folder as model_folder
-from dltool_bert_finetune import library, measures, model, preflight
+from dltool_bert_finetune import frozen, library, model, outputs, preflight, tasks
 from dltool_bert_finetune.config import MONITORS, TrainConfig
-from dltool_bert_finetune.data import TextData
+from dltool_bert_finetune.dataset import TextData
+from dltool_bert_finetune.frozen import FeatureBatches, Features
 from dltool_bert_finetune.prepare import Prepared, prepare
 from dltool_bert_finetune.targets import Targets
-from dltool_bert_finetune.tokens import Tokeniser, Tokens
-
-EVALUATION_BATCH, EVALUATION_TOKENS = 256, 8192
 
 
 @dataclass(frozen=True)
@@ -74,6 +71,7 @@ def train(
     )
     data = text_data.load(config, console)
     text_data.announce(data, console)
+    tasks.refuse_idle_options(config, data.targets)
     prepared = prepare(config, data, device, resume, console)
     optimizer = torch.optim.AdamW(
         model.parameter_groups(prepared.network, config),
@@ -95,6 +93,7 @@ def train(
             tokeniser=prepared.tokeniser,
             source=prepared.source,
             rank=config.lora_rank,
+            stride=config.stride,
         )
         description["groups"] = model.count_by_group(prepared.network)
         if resume is None:
@@ -126,29 +125,34 @@ def _loop(
     """Train, choose the best epoch on validation data, test once."""
     network = prepared.network
     device = next(network.parameters()).device
-    source = _batches(config, prepared, data, device)
-    steps = config.epochs * -(-len(source) // config.accumulate)
+    targets, parts = data.targets, prepared.splits
+    texts = _batches(config, prepared, targets, device)
+    source: text_batches.TextBatches | FeatureBatches = texts
+    steps = config.epochs * -(-len(texts) // config.accumulate)
     scheduler = model.schedule(optimizer, config.schedule, steps, config.warmup)
-    settings = training.Settings.of(config, device, monitor=_monitor(config, data.targets))
-    loss_of = _loss(config, data, device)
+    settings = training.Settings.of(config, device, monitor=_monitor(config, targets))
+    loss_of = tasks.loss_of(config, targets, parts["train"].values, device)
     with training.session(
         run, network, optimizer, settings, scheduler=scheduler, console=console, resume=resume
     ) as session:
+        features, trained = _features(config, prepared, console), network
+        if features is not None:
+            source, trained = FeatureBatches(texts, features["train"]), frozen.head_of(network)
         for epoch in session.epochs(config.epochs):
             if config.gradual:
                 model.unfreeze_for(network, epoch)
             label = f"epoch {epoch + 1}/{config.epochs}"
             for batch in session.batches(source, label=label):  # tokens (B, T), labels (B, …)
                 with session.attempt():
-                    loss = loss_of(model.forward(network, batch), batch["labels"])
+                    loss = loss_of(model.forward(trained, batch), batch["labels"])
                     session.step(loss, count=len(batch["labels"]))
             with session.averaged():
-                logits = answers(prepared, "val", data.targets)
-            session.report(measures.validation(logits, data.values["val"], data.targets))
+                logits = answers(prepared, "val", targets, features)
+            session.report(tasks.validation(logits, parts["val"], targets))
         session.best.load_into(network)
-        logits = answers(prepared, "test", data.targets)
+        logits = answers(prepared, "test", targets)
         return Outcome(
-            test=measures.of(logits, data.values["test"], data.targets),
+            test=tasks.measure(logits, parts["test"], targets, tasks.lexicon_of(data)),
             best_epoch=session.best.epoch,
             best_value=session.best.value or 0.0,
             seconds=session.stopwatch.seconds,
@@ -157,75 +161,50 @@ def _loop(
         )
 
 
+def _features(
+    config: TrainConfig, prepared: Prepared, console: Console
+) -> dict[str, Features] | None:
+    """Return what a frozen encoder says to training and validation texts."""
+    if config.freeze != "encoder":
+        return None
+    splits = {name: prepared.splits[name].tokens for name in ("train", "val")}
+    return frozen.compute(prepared.network, splits, prepared.tokeniser.pad, console)
+
+
 def _monitor(config: TrainConfig, targets: Targets) -> str:
-    if targets.task == "regress":
-        return "val_loss"
-    default = "val_macro_f1" if targets.task == "multilabel" else "val_accuracy"
-    return MONITORS[config.monitor] or default
+    return MONITORS[config.monitor] or tasks.monitored(targets.task)
 
 
 def _batches(
-    config: TrainConfig, prepared: Prepared, data: TextData, device: torch.device
+    config: TrainConfig, prepared: Prepared, targets: Targets, device: torch.device
 ) -> text_batches.TextBatches:
-    values, targets = data.values["train"], data.targets
-    if targets.task == "regress":
-        values = (values - targets.mean) / targets.std
+    inputs = prepared.splits["train"]
     return text_batches.TextBatches(
-        prepared.splits["train"],
-        values,
+        inputs.tokens,
+        tasks.training_values(inputs, targets),
         pad=prepared.tokeniser.pad,
         batch_size=config.batch_size,
         max_tokens=config.max_tokens,
         seed=config.seed,
         device=device,
+        is_flat=inputs.is_flat,
     )
 
 
-def _loss(config: TrainConfig, data: TextData, device: torch.device) -> preflight.Loss:
-    """Return the loss of a batch: cross-entropy, its binary form, or the squared error."""
-    weights: Tensor | None = None
-    if config.class_weights == "balanced" and data.targets.task == "classify":
-        counts = torch.bincount(data.values["train"], minlength=len(data.targets.classes))
-        # N / (C n_c): a class weighs the same in the sum, however many texts it has
-        weights = (counts.sum() / (len(counts) * counts.clamp_min(1))).to(device)
-
-    def classify(logits: Tensor, labels: Tensor) -> Tensor:
-        return F.cross_entropy(
-            logits, labels, weight=weights, label_smoothing=config.label_smoothing
-        )
-
-    def regress(logits: Tensor, labels: Tensor) -> Tensor:
-        return F.mse_loss(logits[:, 0], labels)
-
-    def several(logits: Tensor, labels: Tensor) -> Tensor:
-        return F.binary_cross_entropy_with_logits(logits, labels)
-
-    return {"regress": regress, "multilabel": several}.get(data.targets.task, classify)
-
-
-@torch.no_grad()
-def logits_of(network: nn.Module, tokeniser: Tokeniser, encoded: Tokens) -> Tensor:
-    """Return logits (N, outputs) on the CPU, in the order of the texts.
-
-    The network is in evaluation mode meanwhile and goes back to the mode it was in.
-    """
-    was_training = network.training
-    network.eval()
-    device = next(network.parameters()).device
-    parts, order = [], []
-    for index, batch in text_batches.in_order(
-        encoded, tokeniser.pad, EVALUATION_BATCH, EVALUATION_TOKENS, device
-    ):
-        parts.append(model.forward(network, batch).float().cpu())
-        order += index
-    network.train(was_training)
-    found = torch.cat(parts)
-    return found[torch.tensor(order).argsort()]
-
-
-def answers(prepared: Prepared, split: str, targets: Targets) -> Tensor:
+def answers(
+    prepared: Prepared,
+    split: str,
+    targets: Targets,
+    features: Mapping[str, Features] | None = None,
+) -> Tensor:
     """Return the network's outputs for a split, in the labels' own units."""
-    logits = logits_of(prepared.network, prepared.tokeniser, prepared.splits[split])
+    inputs = prepared.splits[split]
+    if features is not None:
+        logits = frozen.logits(prepared.network, features[split], is_flat=targets.by_token)
+    else:
+        logits = outputs.of(
+            prepared.network, prepared.tokeniser, inputs.tokens, by_token=targets.by_token
+        )
     return logits * targets.std + targets.mean if targets.task == "regress" else logits
 
 
@@ -239,11 +218,12 @@ def _preflight(
 ) -> list[Finding]:
     if config.guards == "off":
         return []
-    batch = next(iter(_batches(config, prepared, data, device).batches(0)))
+    batch = next(iter(_batches(config, prepared, data.targets, device).batches(0)))
+    values = prepared.splits["train"].values
     findings = data.findings + preflight.check(
         prepared.network,
         optimizer,
-        _loss(config, data, device),
+        tasks.loss_of(config, data.targets, values, device),
         batch,
         prepared.tokeniser.pad,
         data.targets,
@@ -270,10 +250,10 @@ def _finish(
         "model": str(run.folder / "model"),
         "task": targets.task,
         "test": outcome.test,
-        "headline": measures.headline(outcome.test, targets),
+        "headline": tasks.headline(outcome.test, targets),
         "best_epoch": outcome.best_epoch,
         "best_value": outcome.best_value,
-        "cut": {name: part.cut for name, part in prepared.splits.items()},
+        "cut": {name: part.tokens.cut for name, part in prepared.splits.items()},
         "fill": round(outcome.fill, 4),
         "training_seconds": round(outcome.seconds, 3),
         "texts_per_second": round(outcome.texts_per_second, 1),
@@ -291,7 +271,9 @@ def _finish(
         plots.confusion_matrix(matrix, targets.classes, run.folder / "confusion-test.png", "test")
     run.finish(result)
     console.result(result, _summary(result))
-    console.hint(f'dltool {model_folder.TOPIC} predict {run.folder} "some text"')
+    more = ' --context "a text that holds the answer"' if targets.task == "qa" else ""
+    asked = "a question" if targets.task == "qa" else "some text"
+    console.hint(f'dltool {model_folder.TOPIC} predict {run.folder} "{asked}"{more}')
 
 
 def _summary(result: Mapping[str, Any]) -> str:

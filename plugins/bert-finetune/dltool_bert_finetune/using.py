@@ -46,6 +46,10 @@ def evaluate(
     min_accuracy: Annotated[
         float | None, typer.Option(min=0.0, max=1.0, help="Exit 6 below this accuracy.")
     ] = None,
+    min_f1: Annotated[
+        float | None,
+        typer.Option(min=0.0, max=1.0, help="Exit 6 below this F1 of entities or answers."),
+    ] = None,
     plot: Annotated[
         Path | None,
         typer.Option(
@@ -55,13 +59,15 @@ def evaluate(
     device: options.DeviceOption = "auto",
     json: options.JsonOption = False,
 ) -> None:
-    """Measure a trained model: accuracy with its interval, classes, calibration, hardest texts."""
+    """Measure a trained model with interval and baseline; show classes and the hardest texts."""
     console = Console("bert-finetune evaluate", json=json)
     folder = runs.locate(run, TOPIC)
     console.loading()
     from dltool_bert_finetune import evaluate as evaluation
 
-    request = evaluation.Request(data, split, text, second, label, hardest, min_accuracy, plot)
+    request = evaluation.Request(
+        data, split, text, second, label, hardest, min_accuracy, min_f1, plot
+    )
     evaluation.evaluate_run(folder, request, device=device, console=console)
 
 
@@ -71,21 +77,25 @@ def predict(
     pair: Annotated[
         str, typer.Option(help="The second text, for a model of pairs and a single TEXT.")
     ] = "",
+    context: Annotated[
+        str,
+        typer.Option(metavar="TEXT|FILE", help="What holds the answers, for a model of questions."),
+    ] = "",
     text: TextOption = "",
     second: Annotated[str, typer.Option(help="Column of the second text in a table.")] = "",
-    top: Annotated[int, typer.Option(min=1, help="Classes to show for each text.")] = 1,
+    top: Annotated[int, typer.Option(min=1, help="Classes or answers to show for each text.")] = 1,
     encoding: Annotated[str, typer.Option(help="Of the files.")] = "utf-8",
     device: options.DeviceOption = "auto",
     json: options.JsonOption = False,
 ) -> None:
-    """Name the class of texts, with its probability, in the order they came."""
+    """Name the class of texts, their entities, or the answer to questions, with probabilities."""
     console = Console("bert-finetune predict", json=json)
     folder = runs.locate(run, TOPIC)
     console.loading()
     from dltool_bert_finetune.inputs import Wanted
     from dltool_bert_finetune.predict import predict_texts
 
-    wanted = Wanted(tuple(texts), pair, text, second, encoding)
+    wanted = Wanted(tuple(texts), pair, text, second, encoding, context)
     predict_texts(folder, wanted, top=top, device=device, console=console)
 
 

@@ -10,6 +10,7 @@ import typer
 from dltool import asking, options, runs
 from dltool.console import Console
 from dltool.options import data_option, training_option
+from dltool_cnn import cli_deploy, cli_study
 from dltool_cnn.config import (
     AUGMENTATIONS,
     LOADERS,
@@ -114,13 +115,20 @@ def evaluate(
     plot: Annotated[
         Path | None,
         typer.Option(
-            help="Confusion matrix picture [default: in the run folder].", show_default=False
+            help="Confusion matrix picture [default: in the run's pictures].", show_default=False
         ),
     ] = None,
+    pictures: Annotated[
+        bool,
+        typer.Option(
+            "--pictures",
+            help="Draw curves, worst mistakes, calibration and filters into the run's pictures.",
+        ),
+    ] = False,
     device: options.DeviceOption = "auto",
     json: options.JsonOption = False,
 ) -> None:
-    """Measure a trained model: accuracy with its interval, classes, confusion matrix."""
+    """Measure a trained model: accuracy with its interval, calibration, classes."""
     console = Console("cnn evaluate", json=json)
     folder = runs.locate(run, TOPIC)
     console.loading()
@@ -133,6 +141,7 @@ def evaluate(
         split=split,
         min_accuracy=min_accuracy,
         plot=plot,
+        pictures=pictures,
         device=device,
         console=console,
     )
@@ -151,6 +160,20 @@ def predict(
     grid: Annotated[
         Path | None, typer.Option(help="Write a picture of the images with their labels.")
     ] = None,
+    explain: Annotated[
+        bool,
+        typer.Option(
+            "--explain",
+            help="Draw where a convolutional network looked (Grad-CAM), for the first 48 images.",
+        ),
+    ] = False,
+    explain_out: Annotated[
+        Path | None,
+        typer.Option(
+            help="That picture, .png [default: pictures/grad-cam.png in the run].",
+            show_default=False,
+        ),
+    ] = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Images a batch.")] = 256,
     device: options.DeviceOption = "auto",
     json: options.JsonOption = False,
@@ -158,6 +181,7 @@ def predict(
     """Name what is on pictures, with the probability of each name."""
     console = Console("cnn predict", json=json)
     folder = runs.locate(run, TOPIC)
+    drawn = explain or explain_out is not None
     console.loading()
     from dltool_cnn.predict import predict_files
 
@@ -166,6 +190,7 @@ def predict(
         images,
         top=top,
         grid=grid,
+        explain=(explain_out or folder / "pictures" / "grad-cam.png") if drawn else None,
         batch_size=batch_size,
         device=device,
         console=console,
@@ -232,3 +257,7 @@ def import_(
         strip_prefix=strip_prefix,
         console=console,
     )
+
+
+cli_deploy.register(app)
+cli_study.register(app)

@@ -124,7 +124,7 @@ def _pools(
     side = config.image_size
     for pool in pools.values():
         assert pool.images is not None
-        pool.images = _resized(pool.images, side).to(device)
+        pool.images = resized(pool.images, side).to(device)
         pool.labels = pool.labels.to(device)
     sample = next(iter(pools.values())).images
     assert sample is not None
@@ -132,7 +132,7 @@ def _pools(
     return pools, tuple(loaded.classes), form, {"source": loaded.where}
 
 
-def _resized(images: Tensor, side: int) -> Tensor:
+def resized(images: Tensor, side: int) -> Tensor:
     """Scale (N, C, H, W) uint8 images to side x side, in pieces that fit into memory."""
     if side in (0, images.shape[-1]) and (side == 0 or side == images.shape[-2]):
         return images

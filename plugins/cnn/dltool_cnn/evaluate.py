@@ -1,4 +1,4 @@
-"""Measure a trained classifier: accuracy with its interval, classes, confusion matrix."""
+"""Measure a trained classifier: accuracy with its interval, calibration, classes, confusions."""
 
 from __future__ import annotations
 
@@ -11,24 +11,29 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dltool import device as devices
-from dltool import metrics, plots, runs
+from dltool import metrics, runs
 from dltool.console import Console
 from dltool.data import images as image_files
 from dltool.data import named
 from dltool.data.resident import Resident
 from dltool.errors import CheckFailed, ConfigError, DataError
+from dltool_cnn import pictures as drawings
 from dltool_cnn.config import TrainConfig
 from dltool_cnn.data import EVALUATION_BATCH, Batches, Form, load, read_images
+from dltool_cnn.mistakes import Answers
 from dltool_cnn.predict import LoadedModel, load_classifier
 
 SPLITS = ("test", "val", "train")
 
 
 @torch.no_grad()
-def evaluate(model: nn.Module, batches: Batches, num_classes: int) -> tuple[Tensor, float]:
+def evaluate(
+    model: nn.Module, batches: Batches, num_classes: int, answers: Answers | None = None
+) -> tuple[Tensor, float]:
     """Return the confusion matrix (C, C), rows true, and the mean cross-entropy.
 
-    The model is in evaluation mode meanwhile and goes back to the mode it was in.
+    The model is in evaluation mode meanwhile and goes back to the mode it was in. `answers` takes
+    what it said of every image.
     """
     was_training = model.training
     model.eval()
@@ -36,6 +41,8 @@ def evaluate(model: nn.Module, batches: Batches, num_classes: int) -> tuple[Tens
     for images, labels in batches.batches(0):
         logits = model(images)  # (B, C)
         loss += float(F.cross_entropy(logits, labels, reduction="sum"))
+        if answers is not None:
+            answers.add(images, logits, labels)
         predicted.append(logits.argmax(1))
         target.append(labels)
     model.train(was_training)
@@ -51,10 +58,11 @@ def evaluate_run(
     split: str,
     min_accuracy: float | None,
     plot: Path | None,
+    pictures: bool,
     device: str,
     console: Console,
 ) -> None:
-    """Evaluate a run or model folder and print the result.
+    """Evaluate a run or model folder and print the result; `pictures` draws all that explains it.
 
     Raises:
         CheckFailed: the accuracy is below `min_accuracy`.
@@ -63,30 +71,51 @@ def evaluate_run(
         raise ConfigError("E206", f"--split {split!r} is not known", expected=", ".join(SPLITS))
     choice = devices.choose(device)
     loaded = load_classifier(folder, choice.device)
-    batches, source = _batches(folder, loaded, data, data_root, split, choice.device, console)
-    matrix, loss = evaluate(loaded.model, batches, len(loaded.classes))
+    batches, source = stored_batches(folder, loaded, data, data_root, split, choice.device, console)
+    answers = Answers()
+    matrix, loss = evaluate(loaded.model, batches, len(loaded.classes), answers)
     score = metrics.accuracy_score(matrix)
     report = metrics.class_report(matrix, loaded.classes)
-    picture = plot or folder / f"confusion-{split}.png"
-    plots.confusion_matrix(matrix, loaded.classes, picture, f"{source}, {split}")
+    picture = drawings.draw_confusions(folder, split, matrix, loaded.classes, plot)
+    calibration = answers.calibration()
     result = {
         "run": str(folder),
         "data": source,
         "split": split,
         "accuracy": score.as_dict(),
         "loss": loss,
+        "calibration": calibration,
         "classes": report,
         "confusion": matrix.tolist(),
+        "worst": [each.as_dict(loaded.classes) for each in answers.worst],
         "plot": str(picture),
     }
     by_class = metrics.text_report(matrix, loaded.classes)
-    text = f"accuracy {score.text()}\n\n{by_class}\n\nconfusion matrix: {picture}"
+    text = (
+        f"accuracy {score.text()}\ncalibration error {calibration['error']:.4f}\n\n{by_class}\n\n"
+        f"confusion matrix: {picture}"
+    )
+    if pictures:
+        drawn = _pictures(folder, loaded, split, answers)
+        result["pictures"] = drawn
+        text += "".join(f"\n{kind}: {path}" for kind, path in drawn.items())
     console.result(result, text)
     if min_accuracy is not None and score.value < min_accuracy:
         raise CheckFailed("E601", f"accuracy {score.value:.4f} is below {min_accuracy}")
 
 
-def _batches(
+def _pictures(folder: Path, loaded: LoadedModel, split: str, answers: Answers) -> dict[str, str]:
+    """Draw what explains the figures; a run's curves are among it."""
+    size = (loaded.form.height, loaded.form.width)
+    drawn = drawings.draw_answers(folder, split, answers, loaded.classes, loaded.model, size)
+    records = runs.read_records(folder)
+    if records:
+        best = next((row["epoch"] for row in reversed(records) if row.get("best")), None)
+        drawn |= drawings.draw_training(folder, records, f"cnn: {folder.name}", best)
+    return drawn
+
+
+def stored_batches(
     folder: Path,
     loaded: LoadedModel,
     data: str | None,
@@ -95,6 +124,12 @@ def _batches(
     device: torch.device,
     console: Console,
 ) -> tuple[Batches, str]:
+    """Return a split of the run's own data, or of other data, and the data's name.
+
+    Raises:
+        ConfigError: E205, a model folder names no data.
+        DataError: the data is gone, or does not fit the model.
+    """
     if data is not None and data not in named.NAMED:
         return _path_batches(loaded, data, split, device, console), data
     config = _config(folder, loaded, data, data_root)

@@ -18,12 +18,14 @@ from dltool import device as devices
 from dltool.console import Console
 from dltool.data import images as image_files
 from dltool.errors import DataError
+from dltool_cnn import gradcam
 from dltool_cnn.data import Form
 from dltool_cnn.model import Classifier, Spec, build, count_parameters
 
 Item = TypeVar("Item")
 
 GRID_LIMIT = 100
+MOST_EXPLAINED = 48
 DESCRIPTION = checkpoint.DESCRIPTION
 
 
@@ -95,17 +97,23 @@ def predict_files(
     *,
     top: int,
     grid: Path | None,
+    explain: Path | None,
     batch_size: int,
     device: str,
     console: Console,
 ) -> None:
     """Name what is on image files and print one line for each.
 
+    Args:
+        explain: picture to write of where the network looked, for the first images.
+
     Raises:
         DataError: no image could be read.
+        ConfigError: E205, the network is none that `explain` can show.
     """
     choice = devices.choose(device)
     loaded = load_classifier(folder, choice.device)
+    layer = _explained_layer(loaded, choice.device) if explain is not None else ""
     top = min(top, len(loaded.classes))
     rows: list[dict[str, Any]] = []
     shown: list[Picture] = []
@@ -121,6 +129,10 @@ def predict_files(
     if grid is not None:
         _write_grid(shown, rows, grid, console)
         result["grid"] = str(grid)
+    if explain is not None:
+        _write_explained(loaded, layer, shown, rows, explain, choice.device)
+        console.note(f"where the network looked: {explain}")
+        result["explained"] = {"file": str(explain), "layer": layer}
     console.result(result, "\n".join(_line(row) for row in rows))
 
 
@@ -151,6 +163,32 @@ def _write_grid(
     plots.image_grid([picture.pixels for picture in shown], titles, path, wrong=wrong)
     if len(rows) > len(shown):
         console.note(f"the grid shows the first {len(shown)} of {len(rows)} images")
+
+
+def _explained_layer(loaded: LoadedModel, device: torch.device) -> str:
+    form = loaded.form
+    blank = torch.zeros(1, form.channels, form.height, form.width, dtype=torch.uint8, device=device)
+    return gradcam.target_layer(loaded.model, blank)
+
+
+def _write_explained(
+    loaded: LoadedModel,
+    layer: str,
+    shown: Sequence[Picture],
+    rows: Sequence[dict[str, Any]],
+    path: Path,
+    device: torch.device,
+) -> None:
+    """Draw the first images with what spoke for the answer that was given."""
+    some = shown[:MOST_EXPLAINED]
+    images = torch.from_numpy(np.stack([picture.pixels for picture in some])).permute(0, 3, 1, 2)
+    chosen = torch.tensor([loaded.classes.index(row["label"]) for row in rows[: len(some)]])
+    titles = [f"{row['label']} {row['probability']:.3f}" for row in rows[: len(some)]]
+    heats = [
+        gradcam.maps(loaded.model, part.to(device), labels, layer).cpu()
+        for part, labels in zip(images.split(16), chosen.split(16), strict=True)
+    ]
+    gradcam.draw_explained([picture.pixels for picture in some], torch.cat(heats), titles, path)
 
 
 def _read(inputs: Sequence[str], form: Form, console: Console) -> Iterator[Picture]:

@@ -20,25 +20,29 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from dltool import checkpoint, files, metrics, optim, plots, resuming, runs, training
+from dltool import checkpoint, files, metrics, optim, resuming, runs, training
 from dltool import device as devices
+from dltool.calibration import error_of
 from dltool.console import Console
 from dltool.guards.classifier import check_classifier
 from dltool.guards.findings import Finding, act
 from dltool.runs import Run
 from dltool_cnn import data as image_data
+from dltool_cnn import pictures
 from dltool_cnn.config import TrainConfig
 from dltool_cnn.data import ImageData
 from dltool_cnn.evaluate import evaluate
+from dltool_cnn.mistakes import Answers
 from dltool_cnn.model import Classifier, Spec, build, count_parameters
 from dltool_cnn.predict import DESCRIPTION, describe_model
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a training gave: the test's confusion matrix and the facts of the best epoch."""
+    """What a training gave: what was said of the test images, and the facts of the best epoch."""
 
     matrix: Tensor
+    answers: Answers
     test_loss: float
     best_epoch: int
     best_value: float
@@ -123,9 +127,11 @@ def _loop(
             accuracy = metrics.accuracy_score(matrix).value
             session.report({"val_loss": val_loss, "val_accuracy": accuracy})
         session.best.load_into(model)
-        matrix, test_loss = evaluate(model, data.test, num_classes)
+        answers = Answers()
+        matrix, test_loss = evaluate(model, data.test, num_classes, answers)
         return Outcome(
             matrix=matrix,
+            answers=answers,
             test_loss=test_loss,
             best_epoch=session.best.epoch,
             best_value=session.best.value or 0.0,
@@ -206,6 +212,7 @@ def _finish(
         "model": str(run.folder / "model"),
         "test_accuracy": {**score.as_dict(), "text": score.text()},
         "test_loss": outcome.test_loss,
+        "calibration_error": error_of(outcome.answers.reliability()),
         "val_accuracy": outcome.best_value,
         "best_epoch": outcome.best_epoch,
         "parameters": count_parameters(model),
@@ -217,10 +224,10 @@ def _finish(
     shown = ("test_accuracy", "val_accuracy", "best_epoch")
     description["results"] = {key: result[key] for key in shown}
     checkpoint.save_model(run.folder / "model", model, description)
-    best = outcome.best_epoch
-    title = f"cnn: {run.folder.name}"
-    plots.curves(run.records(), run.folder / "curves.png", title, best_epoch=best)
-    plots.confusion_matrix(outcome.matrix, data.classes, run.folder / "confusion-test.png", "test")
+    title, size = f"cnn: {run.folder.name}", (data.form.height, data.form.width)
+    pictures.draw_training(run.folder, run.records(), title, outcome.best_epoch)
+    pictures.draw_confusions(run.folder, "test", outcome.matrix, data.classes)
+    pictures.draw_answers(run.folder, "test", outcome.answers, data.classes, model, size)
     run.finish(result)
     console.result(result, _summary(result))
     console.hint(f"dltool cnn predict {run.folder} IMAGE...")

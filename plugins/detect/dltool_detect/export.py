@@ -2,31 +2,27 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
-import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from dltool import exports
 from dltool.console import Console
 from dltool.device import generator
-from dltool.errors import CheckFailed, ConfigError, MissingExtra
-from dltool.files import explained, make_folder, temporary_name, write_json_atomic
+from dltool.errors import CheckFailed, ConfigError
+from dltool.exports import Call
+from dltool.files import write_json_atomic
 from dltool_detect.chosen import choose
 from dltool_detect.dense import WHOLE_SCORE, Whole, dense_part, finished, places_of
 from dltool_detect.models.build import Detector
-
-Call = Callable[[Tensor], Sequence[Tensor]]
 
 FORMATS = ("onnx", "pt2")
 DEFAULT_SIDE = 320
 # of scores; and of boxes, in shares of the picture's side
 TOLERANCE = 1e-3
-OPSET = 18
 
 
 def export_model(
@@ -46,7 +42,7 @@ def export_model(
         CheckFailed: the file gives other results than the detector; it is removed.
     """
     if format == "onnx":
-        _need_onnx()
+        exports.require_onnx()
     chosen = choose(model, weights, torch.device("cpu"), console)
     detector = chosen.detector
     part = dense_part(detector).eval()
@@ -66,16 +62,10 @@ def export_model(
             cure="leave --image-size out",
         )
     example = _picture(side, 0)
-    temporary = temporary_name(out).with_suffix(f".{format}")
-    with explained(out):
-        make_folder(out.parent)
-        try:
-            written = _write_onnx if format == "onnx" else _write_program
-            call = written(part, example, temporary)
-            difference = _compare(detector, part, call, side)
-            temporary.replace(out)
-        finally:
-            temporary.unlink(missing_ok=True)
+    with exports.checked_file(out) as temporary:
+        written = _write_onnx if format == "onnx" else exports.write_program
+        call = written(part, (example,), temporary)
+        difference = _compare(detector, part, call, side)
     facts = _facts(detector, part, side)
     sidecar = out.with_suffix(".json")
     write_json_atomic(sidecar, facts)
@@ -96,14 +86,6 @@ def export_model(
     console.result(result, text)
 
 
-def _need_onnx() -> None:
-    for package in ("onnx", "onnxruntime", "onnxscript"):
-        try:
-            __import__(package)
-        except ImportError as error:
-            raise MissingExtra(package, "onnx") from error
-
-
 def _picture(side: int, number: int) -> Tensor:
     """Return a made-up picture (1, 3, side, side) uint8 with edges, smooth parts and noise."""
     stream = generator(number, "detect", "export")
@@ -113,49 +95,17 @@ def _picture(side: int, number: int) -> Tensor:
     return ((0.8 * smooth + 0.2 * noise) * 255).to(torch.uint8)
 
 
-def _write_program(part: nn.Module, example: Tensor, path: Path) -> Call:
-    with torch.no_grad(), _quiet():
-        program = torch.export.export(part, (example,), strict=False)
-        torch.export.save(program, path)
-        loaded: Any = torch.export.load(path).module()
-    return lambda images: loaded(images)
-
-
-def _write_onnx(part: nn.Module, example: Tensor, path: Path) -> Call:
+def _write_onnx(part: nn.Module, inputs: tuple[Tensor, ...], path: Path) -> Call:
     is_whole = isinstance(part, Whole)
-    outputs = ["boxes", "scores", "labels"] if is_whole else ["boxes", "scores"]
-    more: dict[str, Any] = {} if is_whole else {"external_data": False, "verbose": False}
-    with torch.no_grad(), _quiet():
+    return exports.write_onnx(
+        part,
+        inputs,
+        path,
+        input_names=["images"],
+        output_names=["boxes", "scores", "labels"] if is_whole else ["boxes", "scores"],
         # the number of boxes of two stages is known to the older exporter only
-        torch.onnx.export(
-            part,
-            (example,),
-            str(path),
-            dynamo=not is_whole,
-            opset_version=OPSET,
-            input_names=["images"],
-            output_names=outputs,
-            **more,
-        )
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    session = onnxruntime.InferenceSession(str(path), options, ["CPUExecutionProvider"])
-    return lambda images: [
-        torch.from_numpy(value) for value in session.run(None, {"images": images.numpy()})
-    ]
-
-
-@contextlib.contextmanager
-def _quiet() -> Any:
-    """Keep the exporters' own remarks off the streams."""
-    with (
-        warnings.catch_warnings(action="ignore"),
-        contextlib.redirect_stdout(io.StringIO()),
-        contextlib.redirect_stderr(io.StringIO()),
-    ):
-        yield
+        by_tracing=is_whole,
+    )
 
 
 @torch.no_grad()
