@@ -33,6 +33,7 @@ from dltool.boundary import Boundary
 from dltool.console import Console
 from dltool.ema import Average
 from dltool.errors import DataError, Diverged, DltoolError
+from dltool.guarding import Monitors
 from dltool.metrics import Mean
 from dltool.runs import Run
 from dltool.settings import Batches as Batches
@@ -87,6 +88,7 @@ class Session:
         per_epoch = settings.schedule_by_epoch or isinstance(scheduler, ReduceLROnPlateau)
         self._scheduler_by_step = None if per_epoch else scheduler
         self._scheduler_by_epoch: Any = scheduler if per_epoch else None
+        self.monitors = Monitors(self)
 
     # ---- the loop's view -------------------------------------------------------------------
 
@@ -99,6 +101,7 @@ class Session:
                 raise RuntimeError("an epoch ended without Session.report")
         if self.patience.is_over:
             self.console.note(f"no better epoch in {self.patience.waited}: stopped early")
+        self.monitors.tell(at_end=True)
         with self.watch.hold():
             self.save()
             self.finished = True

@@ -89,6 +89,7 @@ COMMANDS = [
     ["seq2seq", "attention-demo"],
     ["plugin"],
     ["plugin", "list"],
+    ["check"],
     ["doctor"],
     ["explain"],
     ["data"],

@@ -1,6 +1,10 @@
 """The core commands; a topic can never take the name of one."""
 
 CORE_COMMANDS = {
+    "check": (
+        "dltool.commands.check:app",
+        "Look for silent mistakes in a topic, a run, your own code or a log.",
+    ),
     "checkpoint": (
         "dltool.commands.checkpoint:app",
         "Look into checkpoints, verify, compare, convert and prune them.",

@@ -42,9 +42,8 @@ def plateau(
         chance: the loss of guessing; 0 where it is not known.
     """
     if len(losses) < fewest or (not chance and not classes):
-        why = (
-            f"fewer than {fewest} losses" if chance or classes else "what guessing costs is unknown"
-        )
+        is_known = bool(chance or classes)
+        why = f"fewer than {fewest} losses" if is_known else "what guessing costs is not known"
         return NotJudged("G-M05", why)
     last = losses[-max(len(losses) // 5, 10) :]
     if not all(map(math.isfinite, last)):

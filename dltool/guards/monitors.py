@@ -42,6 +42,7 @@ class Watch:
         scheduler: whose horizon is compared with the steps taken.
         chance: the loss of guessing, as ln C; 0 where it is not known.
         classes: number of classes, for the floor of a doubled softmax.
+        zeroes: the loop clears gradients for sure, so that nobody has to look.
     """
 
     def __init__(
@@ -53,6 +54,7 @@ class Watch:
         scheduler: Any = None,
         chance: float = 0.0,
         classes: int = 0,
+        zeroes: bool = False,
     ) -> None:
         self.model, self.optimizer, self.scheduler = model, optimizer, scheduler
         self.every, self.chance, self.classes = every, chance, classes
@@ -74,7 +76,7 @@ class Watch:
             optimizer.register_step_pre_hook(lambda *_: self._before_step()),
             optimizer.register_step_post_hook(lambda *_: self._after_step()),
         ]
-        if self._named:
+        if self._named and not zeroes:
             name, first = self._named[-1]
             self._hooks.append(first.register_hook(lambda _: self._backward(name, first)))
 
@@ -187,9 +189,7 @@ class Watch:
         dense = [(name, gradient) for name, gradient in held if not gradient.is_sparse]
         if not dense:
             return
-        sizes = torch.stack(
-            torch._foreach_norm([gradient for _, gradient in dense])  # type: ignore[arg-type]
-        ).tolist()
+        sizes = torch.stack(torch._foreach_norm([gradient for _, gradient in dense])).tolist()
         for (name, _), size in zip(dense, sizes, strict=True):
             if not math.isfinite(size):
                 said = f"the gradient of {name} is not finite at step {self.steps + 1}"
