@@ -15,6 +15,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import inspect
+import sys
 import typing
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -23,9 +24,9 @@ from typing import Any, Generic, TypeVar
 
 import typer
 
-from dltool import configs, options, resuming, surroundings
+from dltool import configs, options, ranks, resuming, surroundings, tracking
 from dltool.console import Console
-from dltool.errors import ConfigError
+from dltool.errors import ConfigError, Relayed
 from dltool.surroundings import Around
 
 Config = TypeVar("Config")
@@ -49,6 +50,8 @@ BY_FIELD: dict[str, Any] = {
     "keep": options.KeepOption,
     "max_time": options.MaxTimeOption,
     "on_nan": options.OnNanOption,
+    "nproc": options.NprocOption,
+    "track": options.TrackOption,
     "guards": options.GuardsOption,
     "without": options.WithoutOption,
 }
@@ -86,6 +89,7 @@ class Asked(Generic[Config]):
     resume: str | None
     allow_changed: bool
     only_look: bool = False
+    verb: str = "train"
 
     @property
     def chosen(self) -> dict[str, Any]:
@@ -103,28 +107,51 @@ class Asked(Generic[Config]):
         Raises:
             ConfigError: a value, or what was given beside `--resume`, is refused.
             CheckpointError: there is no such run.
+            MissingExtra: the board of `--track` is not installed.
+            Relayed: `--nproc` ranks have trained, in processes of their own.
         """
+        folder = None
         if self.resume is not None:
-            return resuming.resumed(
+            folder, config, origins = resuming.resumed(
                 self.resume,
                 self.topic,
                 self.config_class,
                 self.flags,
                 allow_changed=self.allow_changed,
+                verb=self.verb,
             )
-        config, origins = configs.settle(
-            self.config_class,
-            flags=self.flags,
-            file=self.file,
-            file_name=self.file_name,
-            around=self.around,
-            recipe=recipe,
+        else:
+            config, origins = configs.settle(
+                self.config_class,
+                flags=self.flags,
+                file=self.file,
+                file_name=self.file_name,
+                around=self.around,
+                recipe=recipe,
+            )
+            if self.only_look:
+                raise Looked(config, origins)
+        tracking.require(getattr(config, "track", ""))
+        self._spread(getattr(config, "nproc", 1))
+        if folder is None:
+            for warning in self.around.warnings:
+                self.console.warn(warning)
+        return folder, config, origins
+
+    def _spread(self, count: int) -> None:
+        """Do the command's work in several ranks, unless this process is one of them.
+
+        Raises:
+            Relayed: the ranks have done it.
+        """
+        if count == 1 or ranks.is_rank():
+            return
+        from dltool import launching
+
+        console = self.console
+        raise Relayed(
+            launching.launch(count, sys.argv[1:], command=console.command, as_json=console.json)
         )
-        if self.only_look:
-            raise Looked(config, origins)
-        for warning in self.around.warnings:
-            self.console.warn(warning)
-        return None, config, origins
 
 
 class Looked(Exception):
@@ -221,6 +248,7 @@ def _asked(config_class: type[Any], topic: str, verb: str, values: Mapping[str, 
         resume=values["resume"],
         allow_changed=values["allow_changed"],
         only_look=values["ctx"].obj is Looked,
+        verb=verb,
     )
 
 

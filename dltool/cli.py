@@ -26,6 +26,7 @@ from dltool.errors import (
     Interrupted,
     OutOfMemory,
     PluginError,
+    Relayed,
     Stopped,
 )
 
@@ -228,6 +229,8 @@ def run(arguments: list[str]) -> int:
         return result if isinstance(result, int) else 0
     except Stopped:
         return 0
+    except Relayed as ended:
+        return ended.code
     except BrokenPipeError:
         return _reader_gone()
     except SystemExit:

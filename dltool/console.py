@@ -10,6 +10,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import IO, TYPE_CHECKING, Any
 
+from dltool import ranks
+
 if TYPE_CHECKING:
     from dltool.errors import DltoolError
 
@@ -60,13 +62,15 @@ class Console:
         self.command = command
         self.json = json
         self.events = events
+        self.silent = not ranks.speaks()
         self.warnings: list[str] = []
         self.findings: list[dict[str, Any]] = []
         self.started = time.monotonic()
 
     def note(self, text: str) -> None:
         """Tell something in passing, on stderr."""
-        print(text, file=sys.stderr, flush=True)
+        if not self.silent:
+            print(text, file=sys.stderr, flush=True)
 
     def warn(self, text: str) -> None:
         """Warn on stderr; `--json` lists the warning beside the result."""
@@ -76,7 +80,7 @@ class Console:
 
     def loading(self) -> None:
         """Give a sign of life on a terminal before the slow import of torch."""
-        if sys.stderr.isatty():
+        if sys.stderr.isatty() and not self.silent:
             print("loading torch ...", end="\r", file=sys.stderr, flush=True)
 
     def hint(self, command: str) -> None:
@@ -85,6 +89,8 @@ class Console:
 
     def result(self, data: Mapping[str, Any], text: str = "") -> None:
         """Print the command's result on stdout: `text` for people, `data` with `--json`."""
+        if self.silent:
+            return
         if self.json:
             envelope = {
                 "schema": SCHEMA,
@@ -101,14 +107,14 @@ class Console:
 
     def event(self, kind: str, **data: Any) -> None:
         """Write one JSON line on stdout when `--events` is on."""
-        if self.events:
+        if self.events and not self.silent:
             line = {"event": kind, "time": time.time(), **data}
             print(json.dumps(line, ensure_ascii=False, default=str), flush=True)
 
     @contextmanager
     def progress(self, total: int | None, label: str, unit: str = "it") -> Iterator[Progress]:
         """Show progress on stderr: a bar on a terminal, a line now and then elsewhere."""
-        bar = Progress(total, label, unit)
+        bar = _Unseen(total, label, unit) if self.silent else Progress(total, label, unit)
         try:
             yield bar
         finally:
@@ -155,9 +161,24 @@ class Progress:
             self.bar.close()
 
 
+class _Unseen(Progress):
+    """Count what another rank shows."""
+
+    def __init__(self, total: int | None, label: str, unit: str) -> None:
+        self.total, self.label, self.unit = total, label, unit
+        self.done, self.bar = 0, None
+
+    def advance(self, count: int = 1, info: str = "") -> None:
+        """Add finished items."""
+        self.done += count
+
+
 def print_error(error: DltoolError, *, command: str, as_json: bool) -> None:
-    """Print an error: one line on stderr, and one object on stdout with `--json`."""
-    if as_json:
+    """Print an error: one line on stderr, and one object on stdout with `--json`.
+
+    Another rank than the first writes to stderr alone.
+    """
+    if as_json and ranks.speaks():
         envelope = {
             "schema": SCHEMA,
             "command": command,
@@ -169,4 +190,4 @@ def print_error(error: DltoolError, *, command: str, as_json: bool) -> None:
     prefix = f"error {error.code}"
     if use_color(sys.stderr):
         prefix = f"\x1b[31m{prefix}\x1b[0m"
-    print(f"{prefix}: {error.one_line()}", file=sys.stderr, flush=True)
+    print(f"{ranks.label()}{prefix}: {error.one_line()}", file=sys.stderr, flush=True)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import torch
 
+from dltool import ranks
 from dltool.console import Console
 from dltool.errors import ConfigError, DeviceError
 from dltool.seeds import derive_seed as derive_seed
@@ -27,6 +28,8 @@ class Choice:
 def choose(name: str) -> Choice:
     """Return the device for `auto`, `cpu`, `cuda`, `cuda:N` or `mps`.
 
+    Of several ranks on a machine each has a CUDA device of its own, by its number there.
+
     Raises:
         DeviceError: the device asked for is not there; there is no silent fall-back to the CPU.
         ConfigError: the name is none of these.
@@ -37,8 +40,9 @@ def choose(name: str) -> Choice:
     if name == "cpu":
         return Choice(torch.device("cpu"), "asked for")
     if kind == "cuda" and (index.isdigit() or name == "cuda"):
-        return _cuda(name, int(index or 0))
+        return _cuda(name, int(index or 0)) if ranks.world().count == 1 else _cuda_of_rank(name)
     if name == "mps":
+        ranks.refuse_several("an Apple GPU")
         if not torch.backends.mps.is_available():
             raise DeviceError(
                 "E301", "no Apple GPU is available to torch", cure="use --device cpu or auto"
@@ -54,9 +58,12 @@ def choose(name: str) -> Choice:
 
 
 def _automatic() -> Choice:
+    if torch.cuda.is_available() and ranks.world().count > 1:
+        return _cuda_of_rank("cuda")
     if torch.cuda.is_available():
         return Choice(torch.device("cuda", 0), f"found {torch.cuda.get_device_name(0)}")
     if torch.backends.mps.is_available():
+        ranks.refuse_several("an Apple GPU")
         return Choice(torch.device("mps"), "found an Apple GPU")
     return Choice(torch.device("cpu"), no_cuda_reason())
 
@@ -78,6 +85,29 @@ def _cuda(name: str, index: int) -> Choice:
             cure="see dltool gpu info",
         )
     return Choice(torch.device("cuda", index), "asked for")
+
+
+def _cuda_of_rank(name: str) -> Choice:
+    """Return the device of this rank, which becomes the current one for torch and NCCL."""
+    world = ranks.world()
+    if name != "cuda":
+        raise ConfigError(
+            "E205",
+            f"--device {name} names one device for {world.count} ranks",
+            cure="use --device cuda: each rank takes the device of its number",
+        )
+    count = torch.cuda.device_count()
+    if count < world.local_count:
+        found = f"{count} CUDA device{'' if count == 1 else 's'}" if count else no_cuda_reason()
+        raise DeviceError(
+            "E301",
+            f"{world.local_count} ranks on this machine need a CUDA device each",
+            received=found,
+            cure=f"use --nproc {max(count, 1)}, or --device cpu",
+        )
+    device = torch.device("cuda", world.local_rank)
+    torch.cuda.set_device(device)
+    return Choice(device, f"rank {world.rank} of {world.count}")
 
 
 def no_cuda_reason() -> str:

@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from dltool.history.nested import diff_values as diff_values
+
 CHUNK = 1 << 22
 
 
@@ -70,26 +72,6 @@ def _double(value: Tensor) -> Tensor:
 
 def _larger(one: float, other: float) -> float:
     return other if other != other or other > one else one  # NaN stays
-
-
-def diff_values(left: Any, right: Any, path: str = "") -> list[dict[str, Any]]:
-    """Return one entry for each plain value that differs between nested dicts and lists."""
-    if isinstance(left, Mapping) and isinstance(right, Mapping):
-        found = []
-        for key in [*left, *(key for key in right if key not in left)]:
-            name = f"{path}.{key}" if path else str(key)
-            if key not in left or key not in right:
-                found.append({"value": name, "a": left.get(key), "b": right.get(key)})
-            else:
-                found += diff_values(left[key], right[key], name)
-        return found
-    if isinstance(left, list | tuple) and type(left) is type(right) and len(left) == len(right):
-        pairs = enumerate(zip(left, right, strict=True))
-        return [item for i, (a, b) in pairs for item in diff_values(a, b, f"{path}[{i}]")]
-    both_nan = left != left and right != right
-    if (type(left) is type(right) and left == right) or both_nan:
-        return []
-    return [{"value": path, "a": left, "b": right}]
 
 
 def statistics(value: Tensor) -> dict[str, Any]:

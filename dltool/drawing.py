@@ -19,6 +19,7 @@ import numpy.typing as npt
 from dltool.errors import ConfigError
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 # Okabe and Ito (2008): told apart with every common colour-vision deficiency
@@ -67,6 +68,23 @@ def drawing() -> Iterator[None]:
         # a character that no installed font has is drawn as a box
         warnings.filterwarnings("ignore", message=".*[Gg]lyph")
         yield
+
+
+def log_scale(axes: Axes) -> None:
+    """Scale the values of a panel logarithmically, with plain numbers at the ticks."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+    axes.set_yscale("log")
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.yaxis.set_minor_formatter(NullFormatter())
+
+
+def whole_ticks(axes: Axes) -> None:
+    """Put the ticks of a panel's epochs or steps at whole numbers."""
+    from matplotlib.ticker import MaxNLocator
+
+    axes.xaxis.set_major_locator(MaxNLocator(nbins=8, integer=True, steps=[1, 2, 5, 10]))
 
 
 def check_name(path: Path) -> None:

@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from torch.optim.lr_scheduler import ReduceLROnPlateau
+
 from dltool import memory
+from dltool import team as teams
 from dltool.errors import Diverged, DltoolError, Interrupted, OutOfMemory, Stopped
 
 if TYPE_CHECKING:
@@ -16,16 +19,38 @@ class OutOfTime(Exception):
     """`max_time` has passed."""
 
 
+# what several ranks raise at the same moment
+AGREED = (Diverged, Interrupted, OutOfMemory, OutOfTime)
+
+
 def explained(active: Session, error: BaseException) -> Exception | None:
     """Save what is whole, mark the run, and return what is raised in the place of `error`.
 
-    None means that `error` itself goes on.
+    None means that `error` itself goes on. Of several ranks the first one tells what all have
+    agreed on; a rank that fails by itself tells the others why, and saves nothing.
     """
+    if not active.team.is_alone and not isinstance(error, AGREED):
+        return _alone_with(active, error)
     try:
-        return _explained(active, error)
+        end = _explained(active, error)
     except Diverged as diverged:  # the weights were found bad while they were saved
         active.run.update(status="diverged", step=active.global_step)
-        return diverged
+        end = diverged
+    active.team.highest([0])  # who left before the first rank has saved would end it
+    return end if active.team.is_first else Stopped("the first rank tells why")
+
+
+def _alone_with(active: Session, error: BaseException) -> Exception | None:
+    """Return what a rank raises that has failed without the others."""
+    if not isinstance(error, Exception):
+        return None
+    if isinstance(error, teams.Gone):
+        error.cure = active.run.resume_command
+        return None
+    known = out_of_memory(error) if memory.is_out_of_memory(error) else None
+    if not active.team.is_lost:
+        teams.leave_last_words(known or error)
+    return known
 
 
 def _explained(active: Session, error: BaseException) -> Exception | None:
@@ -93,6 +118,20 @@ def out_of_memory(error: BaseException) -> OutOfMemory:
     said = next(iter(str(error).splitlines()), type(error).__name__)[:200]
     cure = "use a smaller model or smaller inputs, --precision bf16, or another --device"
     return OutOfMemory("E801", f"memory ran out ({said})", cure=cure)
+
+
+def close_epoch(active: Session, values: Mapping[str, float]) -> bool:
+    """Take an epoch's values: for the best weights, the patience, the log and the schedule."""
+    monitored = values[active.settings.monitor]
+    weights = active.model if active.ema is None else active.ema.tensors()
+    is_best = active.best.offer(monitored, active.epoch + 1, weights)
+    active.patience.offer(monitored)
+    log_epoch(active, values, is_best)
+    if isinstance(active.scheduler_by_epoch, ReduceLROnPlateau):
+        active.scheduler_by_epoch.step(monitored)
+    elif active.scheduler_by_epoch is not None:
+        active.scheduler_by_epoch.step()
+    return is_best
 
 
 def log_epoch(active: Session, values: Mapping[str, float], is_best: bool) -> None:

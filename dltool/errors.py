@@ -35,6 +35,8 @@ EXIT_CODES = {
 CAUSES = {
     "E100": "an unexpected failure inside dltool or one of its libraries",
     "E101": "the disk is full or a file could not be written",
+    "E103": "one of several ranks has ended, and the training with it",
+    "E104": "the weights of several ranks are no longer the same",
     "E201": "an option or argument is not understood",
     "E202": "a value is out of its range",
     "E203": "a configuration file is unreadable or has an unknown key",
@@ -76,6 +78,8 @@ CAUSES = {
 CURES = {
     "E100": "repeat with DLTOOL_DEBUG=1 in front for the traceback, and report it",
     "E101": "free some space and check the folder's permissions",
+    "E103": "go on from the last checkpoint with --resume",
+    "E104": "go on from the last checkpoint with --resume; report it if it comes again",
     "E201": "see the command's --help",
     "E202": "choose another value; see the command's --help",
     "E203": "correct the configuration file",
@@ -248,6 +252,14 @@ class Interrupted(DltoolError):
 
 class Stopped(Exception):
     """The run stopped where it was asked to, saved and told how to go on: exit code 0."""
+
+
+class Relayed(Exception):
+    """Other processes have done the command's work and told its end; this is their exit code."""
+
+    def __init__(self, code: int) -> None:
+        super().__init__(f"exit code {code}")
+        self.code = code
 
 
 def closest(name: str, known: Iterable[str]) -> str:

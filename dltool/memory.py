@@ -85,11 +85,12 @@ def pieces(batch: Any, count: int, smallest: int = 1) -> Iterator[Piece]:
     count = max(1, min(count, length // smallest))
     ends = [length * number // count for number in range(count + 1)]
     for start, stop in pairwise(ends):
-        content = _cut(batch, slice(start, stop))
+        content = cut(batch, slice(start, stop))
         yield Piece(content, (stop - start) / length, stop == length)
 
 
-def _cut(batch: Any, place: slice) -> Any:
+def cut(batch: Any, place: slice) -> Any:
+    """Return the samples of a batch that lie in a slice, in the batch's own form."""
     if isinstance(batch, Tensor):
         return batch[place]
     if isinstance(batch, dict):

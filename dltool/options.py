@@ -94,6 +94,23 @@ WithoutOption = Annotated[
         show_default=False,
     ),
 ]
+NprocOption = Annotated[
+    int,
+    run_option(
+        "Train in so many processes on this machine, a CUDA device each; see docs/scaling.md.",
+        "--nproc",
+        min=1,
+    ),
+]
+TrackOption = Annotated[
+    str,
+    run_option(
+        "Write the metrics for a board too: tensorboard or mlflow; no server is needed.",
+        "--track",
+        metavar="BOARD",
+        show_default=False,
+    ),
+]
 AllowChangedOption = Annotated[
     bool,
     run_option(

@@ -30,8 +30,10 @@ from dltool.drawing import (
     clean,
     drawing,
     heading,
+    log_scale,
     save,
     shorten,
+    whole_ticks,
 )
 from dltool.errors import DataError
 from dltool.picture_grid import image_grid
@@ -161,8 +163,6 @@ def _look(key: str, place: int) -> tuple[str, str]:
 
 
 def _scale_values(axes: Axes, kind: str, lines: Sequence[Line]) -> None:
-    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
-
     values = [y for line in lines for y in line.y if not math.isnan(y)]
     axes.set_ylabel(kind)
     axes.grid(True, axis="y", color=PALE, linewidth=0.8)
@@ -172,18 +172,13 @@ def _scale_values(axes: Axes, kind: str, lines: Sequence[Line]) -> None:
     if kind == "accuracy" and min(values) >= 0 and max(values) <= 1:
         axes.set_ylim(max(low, -0.02), min(high, 1 + 0.03 * (high - low)))
     elif min(values) > 0 and max(values) / min(values) >= LOG_FROM:
-        axes.set_yscale("log")
-        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-        axes.yaxis.set_minor_formatter(NullFormatter())
+        log_scale(axes)
         axes.set_ylabel(f"{kind} (log scale)")
 
 
 def _scale_epochs(axes: Axes, epochs: Sequence[float]) -> None:
-    from matplotlib.ticker import MaxNLocator
-
     axes.set_xlabel("epoch")
-    axes.xaxis.set_major_locator(MaxNLocator(nbins=8, integer=True, steps=[1, 2, 5, 10]))
+    whole_ticks(axes)
     if len(set(epochs)) == 1:
         axes.set_xlim(epochs[0] - 1, epochs[0] + 1)
         axes.set_xticks([epochs[0]])

@@ -6,6 +6,8 @@ import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+from torch import nn
+
 from dltool import checkpoint, memory, position
 from dltool.errors import CheckpointError, Diverged, DltoolError, OutOfMemory
 
@@ -70,6 +72,20 @@ def roll_back(active: Session, error: Diverged) -> None:
         f"{error.message}: went back to step {active.global_step}; the learning rate is now "
         f"{active.rate_scale:g} times the schedule's"
     )
+
+
+def gradients_are_good(active: Session) -> bool:
+    """Clip the gradients when that is wanted; tell whether the step is to be made."""
+    if active.nan.group_is_bad:
+        return False
+    looks = active.nan.kind == "skip" and not active.scaler.is_enabled()
+    if not active.settings.clip and not looks:
+        return True
+    active.scaler.unscale_(active.optimizer)
+    limit = active.settings.clip or math.inf
+    norm = nn.utils.clip_grad_norm_(active.model.parameters(), limit)
+    active.nan.group_is_bad = looks and not math.isfinite(norm.item())
+    return not active.nan.group_is_bad
 
 
 def refuse_non_finite(active: Session, values: Mapping[str, float]) -> None:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import random
 from typing import Any
 
 import numpy as np
 import torch
+
+from dltool.seeds import derive_seed
 
 
 def capture(device: torch.device) -> dict[str, Any]:
@@ -42,3 +45,12 @@ def restore(state: dict[str, Any], device: torch.device) -> None:
         torch.cuda.set_rng_state(state["cuda"], device)
     if device.type == "mps" and "mps" in state:
         torch.mps.set_rng_state(state["mps"])
+
+
+def branch(number: int) -> None:
+    """Give another rank than the first streams of its own, which follow from the first one's."""
+    state = torch.get_rng_state().numpy().tobytes()
+    seed = derive_seed(int.from_bytes(hashlib.blake2b(state, digest_size=7).digest()), number)
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    torch.manual_seed(seed)

@@ -23,9 +23,13 @@ from dltool.environment import environment as environment
 from dltool.environment import now as now
 from dltool.errors import CheckpointError, ConfigError, DltoolError
 
+if typing.TYPE_CHECKING:
+    from dltool.tracking import Track
+
 FORMAT = 1
 ROOT = Path("runs")
 LOCK = ".lock"
+TRAIN = "train"
 
 Config = TypeVar("Config")
 
@@ -40,6 +44,7 @@ class Run:
         save_failed, log_failed: why the last checkpoint or a line of metrics could not be written
             (a full disk), or an empty text.
         changed: settings that `--allow-changed` let differ from the run's own.
+        track: another program's board that is told what is logged, see `tracking`.
     """
 
     folder: Path
@@ -47,10 +52,21 @@ class Run:
     save_failed: str = ""
     log_failed: str = ""
     changed: dict[str, Any] = dataclasses.field(default_factory=dict)
+    track: Track | None = None
+
+    @property
+    def writes(self) -> bool:
+        """Whether what is written into `folder` stays; not in another rank than the first."""
+        return True
+
+    @property
+    def home(self) -> Path:
+        """Where the run's files are to be read; another rank than the first writes elsewhere."""
+        return self.folder
 
     def facts(self) -> dict[str, Any]:
         """Return what `run.json` says."""
-        return read_json(self.folder)
+        return read_json(self.home)
 
     @functools.cached_property
     def identity(self) -> str:
@@ -76,7 +92,8 @@ class Run:
     @property
     def resume_command(self) -> str:
         """The command that goes on with this run."""
-        return f"dltool {self.topic} train --resume {shlex.quote(str(self.folder))}"
+        verb = verb_of(self.facts())
+        return f"dltool {self.topic} {verb} --resume {shlex.quote(str(self.folder))}"
 
     def log(self, record: Mapping[str, Any]) -> None:
         """Append one line to `metrics.jsonl`; a full disk is remembered, not fatal."""
@@ -86,16 +103,20 @@ class Run:
                 stream.write(line)
         except OSError as error:
             self.log_failed = f"metrics.jsonl: {error.strerror}"
+        if self.track is not None:
+            self.track.write(record)
 
     def records(self) -> list[dict[str, Any]]:
         """Return the lines of `metrics.jsonl`; a half-written last line is left out."""
-        return read_records(self.folder)
+        return read_records(self.home)
 
     def truncate_log(self, step: int) -> None:
         """Forget what was logged after `step`, for a run that goes on from there."""
         kept = [record for record in self.records() if record.get("step", 0) <= step]
         text = "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in kept)
         files.write_bytes_atomic(self.folder / "metrics.jsonl", text.encode())
+        if self.track is not None:
+            self.track.forget(step)
 
     def finish(self, result: Mapping[str, Any]) -> None:
         """Mark the run as finished with its result.
@@ -104,6 +125,8 @@ class Run:
             DltoolError: E101, see `refuse_unsaved`.
         """
         self.update(status="finished", finished=now(), result=dict(result))
+        if self.track is not None:
+            self.track.result(result)
         self.refuse_unsaved()
 
     def refuse_unsaved(self) -> None:
@@ -155,19 +178,30 @@ def _refuse_taken(folder: Path, topic: str) -> None:
         return
     if folder.is_dir() and all(path.name == LOCK for path in folder.iterdir()):
         return
-    is_run = (folder / "run.json").exists()
-    resume = f"dltool {topic} train --resume {shlex.quote(str(folder))}, or "
+    resume = ""
+    if (folder / "run.json").exists():
+        verb = verb_of(read_json(folder))
+        resume = f"dltool {topic} {verb} --resume {shlex.quote(str(folder))}, or "
     raise ConfigError(
         "E204",
         f"the run folder {folder} exists already",
-        cure=(resume if is_run else "") + "choose another folder with --out",
+        cure=resume + "choose another folder with --out",
     )
 
 
 def create(
-    topic: str, name: str, out: Path | None, config: Any, origins: Mapping[str, str], grade: str
+    topic: str,
+    name: str,
+    out: Path | None,
+    config: Any,
+    origins: Mapping[str, str],
+    grade: str,
+    verb: str = TRAIN,
 ) -> Run:
     """Make a new run folder and write what was asked and where.
+
+    Args:
+        verb: the topic's command that trains, for those that go on with the run or repeat it.
 
     Raises:
         ConfigError: the folder exists and is not empty.
@@ -182,6 +216,7 @@ def create(
         "id": secrets.token_hex(8),
         "dltool": __version__,
         "topic": topic,
+        "verb": verb,
         "name": name,
         "status": "running",
         "grade": grade,
@@ -193,6 +228,11 @@ def create(
     if folder.parent.name == topic:  # a folder of the user's choice gets no neighbour
         point_latest(folder)
     return Run(folder, topic)
+
+
+def verb_of(facts: Mapping[str, Any]) -> str:
+    """Return the topic's command that made a run, of what its `run.json` says."""
+    return str(facts.get("verb", TRAIN))
 
 
 def short_name(data: str) -> str:

@@ -27,11 +27,17 @@ class Watch:
     Attributes:
         pending: the number of the signal that asks to stop, or 0.
         save_requested: SIGUSR1 came; who saves sets it back.
+
+    Args:
+        patient: never raise here, as if `hold()` were always active: several ranks stop at a moment
+            that they agree on.
+        silent: say nothing about a signal.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, patient: bool = False, silent: bool = False) -> None:
         self.pending = 0
-        self.depth = 0
+        self.depth = int(patient)
+        self.silent = silent
         self.save_requested = False
         self.owner = os.getpid()
         self.previous: dict[int, Any] = {}
@@ -59,8 +65,9 @@ class Watch:
         if self.pending:
             leave_now(number)
         self.pending = number
-        name = NAMES[signal.Signals(number)]
-        os.write(2, f"\n{name}: stopping and saving; a second one leaves at once\n".encode())
+        if not self.silent:
+            name = NAMES[signal.Signals(number)]
+            os.write(2, f"\n{name}: stopping and saving; a second one leaves at once\n".encode())
         if not self.depth:
             self.stop()
 

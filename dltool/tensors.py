@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import sys
 from collections.abc import Iterator, Mapping
@@ -10,7 +11,9 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
+from safetensors.torch import load as decode
 from safetensors.torch import load_file
+from safetensors.torch import save as encode
 from torch import Tensor
 
 from dltool import files, headers
@@ -183,3 +186,17 @@ def unflatten(skeleton: Any, tensors: Mapping[str, Tensor]) -> Any:
         return {key: unflatten(value, tensors) for key, value in content}
     items = [unflatten(value, tensors) for value in content]
     return tuple(items) if kind == "tuple" else items
+
+
+def to_bytes(tree: Any) -> bytes:
+    """Return a nested structure as bytes for another process; `from_bytes` reads them."""
+    tensors: dict[str, Tensor] = {}
+    skeleton = json.dumps(flatten(tree, tensors)).encode()
+    plain = {name: value.cpu().contiguous() for name, value in tensors.items()}
+    return len(skeleton).to_bytes(8, "little") + skeleton + encode(plain)
+
+
+def from_bytes(data: bytes) -> Any:
+    """Return the structure that `to_bytes` was given."""
+    end = 8 + int.from_bytes(data[:8], "little")
+    return unflatten(json.loads(data[8:end]), decode(data[end:]))

@@ -16,7 +16,6 @@ The loop itself stays in the topic; it hands batches and losses to a `Session`:
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
@@ -27,12 +26,25 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
-from dltool import device, durations, endings, memory, nonfinite, optim, position, recovery, rng
+from dltool import (
+    agreeing,
+    device,
+    durations,
+    endings,
+    memory,
+    nonfinite,
+    norms,
+    optim,
+    position,
+    recovery,
+    rng,
+)
+from dltool import team as teams
 from dltool.best import Best
 from dltool.boundary import Boundary
 from dltool.console import Console
 from dltool.ema import Average
-from dltool.errors import DataError, Diverged, DltoolError
+from dltool.errors import DataError, Diverged, DltoolError, OutOfMemory, Stopped
 from dltool.guarding import Monitors
 from dltool.metrics import Mean
 from dltool.runs import Run
@@ -40,6 +52,8 @@ from dltool.settings import Batches as Batches
 from dltool.settings import Settings as Settings
 from dltool.signals import Watch
 from dltool.stopping import Patience
+from dltool.team import Team
+from dltool.telling import Teller
 from dltool.timing import Stopwatch
 
 
@@ -55,11 +69,12 @@ class Session:
         scheduler: LRScheduler | ReduceLROnPlateau | None,
         console: Console,
         watch: Watch,
+        team: Team,
     ) -> None:
         optim.refuse_closures(optimizer)
         self.run, self.model, self.optimizer = run, model, optimizer
         self.settings, self.scheduler = settings, scheduler
-        self.console, self.watch = console, watch
+        self.console, self.watch, self.team = console, watch, team
         facts = run.facts()
         self.epoch = self.batch = self.global_step = self.samples = 0
         self.loss = Mean()
@@ -76,18 +91,18 @@ class Session:
         self.finished = self.updating = False
         self.streams: Any = None
         self.saves = position.Saves(durations.parse_every("--save-every", settings.save_every))
-        self._deadline = console.started + durations.parse_duration("--max-time", settings.max_time)
+        self.deadline = console.started + durations.parse_duration("--max-time", settings.max_time)
         self._smallest = memory.smallest_piece(model)
         self.boundary = Boundary(model, settings.device)
         self._source: Any = None
         self._piece = memory.Piece(None, 1.0, True)
-        self._batches_in_epoch = self._steps_here = 0
+        self._batches_in_epoch = self.steps_here = 0
         self._stepped = self._reported = self._again = False
         self._recover: DltoolError | None = None
-        self._last_info = time.monotonic()
+        self.teller = Teller(console)
         per_epoch = settings.schedule_by_epoch or isinstance(scheduler, ReduceLROnPlateau)
         self._scheduler_by_step = None if per_epoch else scheduler
-        self._scheduler_by_epoch: Any = scheduler if per_epoch else None
+        self.scheduler_by_epoch: Any = scheduler if per_epoch else None
         self.monitors = Monitors(self)
 
     # ---- the loop's view -------------------------------------------------------------------
@@ -123,7 +138,7 @@ class Session:
             self.stopwatch.lap(),
             self.watch.hold(),
         ):
-            self._between_steps()
+            agreeing.between_steps(self)
             bar.advance(self.batch)
             yield from self._pieces(source, bar)
             while self._recover is not None:
@@ -136,35 +151,22 @@ class Session:
         self.streams = rng.capture(self.settings.device)
 
     def _pieces(self, source: Batches, bar: Any) -> Iterator[Any]:
-        self._source = source.batches(self.epoch, self.batch)
-        for batch in self._source:
+        self._source = self.team.parts(source, self.epoch, self.batch)
+        for part in self._source:
             if self.batch % self.settings.accumulate == 0:
                 self.boundary.mark(self.batch, self.samples, self.loss.count, self.loss.total)
-            for piece in memory.pieces(batch, self.pieces, self._smallest):
+            for piece in memory.pieces(part.content, self.pieces, self._smallest):
                 self._piece, self._stepped = piece, False
                 yield piece.content
                 if self._recover is not None:
                     return
                 if not self._stepped:
                     raise RuntimeError("a batch was left without Session.step")
-            bar.advance(1, self._info())
+            bar.advance(1, self.teller.words())
             if self.batch % self.settings.accumulate == 0:
-                self._between_steps()
+                agreeing.between_steps(self)
                 if self._recover is not None:
                     return
-
-    def _between_steps(self) -> None:
-        now = time.monotonic()
-        if not self.watch.pending and now >= self._deadline and self._steps_here:
-            raise endings.OutOfTime
-        is_due = self.watch.save_requested or self.saves.is_due(now, self.global_step)
-        if is_due and not self.watch.pending:
-            try:
-                self.save()
-            except Diverged as error:
-                self._diverged(error)
-        if self.watch.pending:
-            self.watch.stop()
 
     def autocast(self) -> AbstractContextManager[object]:
         """Return the context in which the forward pass runs at the session's precision."""
@@ -183,10 +185,11 @@ class Session:
                 yield
         except (RuntimeError, MemoryError) as error:
             # an update that broke off has changed some weights already: there is no way back
-            if self.updating or not memory.is_out_of_memory(error):
+            if self.updating or self.team.meets or not memory.is_out_of_memory(error):
                 raise
             memory.let_go(error.__traceback__)
             self._recover = endings.out_of_memory(error)
+            agreeing.step(self)
 
     def averaged(self) -> AbstractContextManager[object]:
         """Return the context in which the model holds the averaged weights, if there are any."""
@@ -206,7 +209,7 @@ class Session:
         group = min(self.settings.accumulate, self._batches_in_epoch - group_start)
         with device.without_autocast(self.settings.device, self.settings.precision):
             if self._takes(loss, count):
-                scale = self._piece.share / group
+                scale = self._piece.share * self.team.part.share / group
                 self.scaler.scale(loss * scale if scale != 1 else loss).backward()
             if self._recover is not None or not self._piece.is_last:
                 return
@@ -216,6 +219,10 @@ class Session:
 
     def _takes(self, loss: Tensor, count: int) -> bool:
         """Count the loss and tell whether it can be learnt from."""
+        if self.team.part.total is not None:
+            agreeing.take(self, loss, count)
+            self.samples += self.team.part.total if self._piece.is_last else 0
+            return True
         if self.nan.kind == "skip":
             self.nan.group_is_bad |= not math.isfinite(loss.item())
             if self.nan.group_is_bad:
@@ -227,13 +234,23 @@ class Session:
             self.loss.total.item()
         ):
             where = f"{loss.item()} at step {self.global_step + 1}"
-            self._diverged(Diverged("E701", f"the loss became {where}", cure=recovery.cure(self)))
+            self.diverged(Diverged("E701", f"the loss became {where}", cure=recovery.cure(self)))
         return self._recover is None
 
-    def _diverged(self, error: Diverged) -> None:
+    def diverged(self, error: Diverged) -> None:
+        """Go back to the last checkpoint, when the policy is that, as soon as the loop lets us."""
         if self.nan.kind != "rollback":
             raise error
         self._recover = error
+
+    def out_of_memory(self, error: OutOfMemory) -> None:
+        """Begin the step again in smaller pieces, as soon as the loop lets us."""
+        self._recover = self._recover or error
+
+    @property
+    def has_failed(self) -> bool:
+        """Whether this rank could not train on its part of the batch."""
+        return self._recover is not None
 
     @property
     def rate(self) -> float:
@@ -241,7 +258,9 @@ class Session:
         return float(self.optimizer.param_groups[0]["lr"]) * self.rate_scale
 
     def _update(self) -> None:
-        is_good = self._gradients_are_good()
+        if not agreeing.step(self):
+            return
+        is_good = recovery.gradients_are_good(self)
         if is_good:
             self.updating = True
             optim.step_scaled(self.optimizer, self.scaler, self.rate_scale)
@@ -257,20 +276,8 @@ class Session:
             with nullcontext() if is_good else optim.without_order_warning():
                 self._scheduler_by_step.step()
         self.global_step += 1
-        self._steps_here += 1
+        self.steps_here += 1
         self.boundary.close()
-
-    def _gradients_are_good(self) -> bool:
-        if self.nan.group_is_bad:
-            return False
-        looks = self.nan.kind == "skip" and not self.scaler.is_enabled()
-        if not self.settings.clip and not looks:
-            return True
-        self.scaler.unscale_(self.optimizer)
-        limit = self.settings.clip or math.inf
-        norm = nn.utils.clip_grad_norm_(self.model.parameters(), limit)
-        self.nan.group_is_bad = looks and not math.isfinite(norm.item())
-        return not self.nan.group_is_bad
 
     # ---- going back ------------------------------------------------------------------------
 
@@ -288,7 +295,7 @@ class Session:
             recovery.roll_back(self, error)
             return
         self.rewind()
-        length = memory.batch_length(self._piece.content)
+        length = self.team.highest([memory.batch_length(self._piece.content)])[0]
         self._piece = memory.Piece(None, 1.0, True)
         recovery.divide(self, length, self._smallest, error)
 
@@ -299,15 +306,6 @@ class Session:
             source.close()
 
     # ---- the end of an epoch ---------------------------------------------------------------
-
-    def _info(self) -> str:
-        now = time.monotonic()
-        if now - self._last_info < 0.5 or not self.loss.count:
-            return ""
-        self._last_info = now
-        loss = self.loss.value
-        self.console.event("step", step=self.global_step, epoch=self.epoch, train_loss=loss)
-        return f"loss {loss:.4f}"
 
     def report(self, values: Mapping[str, float]) -> bool:
         """End an epoch: log, remember the best weights, save when it is time.
@@ -325,6 +323,7 @@ class Session:
             self._reported, again, self._again = True, self._again, False
             if again:
                 return False
+            values, self.loss = self.team.of_first(dict(values)), self.team.total(self.loss)
             try:
                 recovery.refuse_non_finite(self, values)
             except Diverged as error:
@@ -332,24 +331,11 @@ class Session:
                     raise
                 recovery.roll_back(self, error)
                 return False
-            is_best = self._log(values)
+            is_best = endings.close_epoch(self, values)
             self.epoch, self.batch = self.epoch + 1, 0
             self.loss = Mean()
             self.streams = None
-            if self.saves.is_due(time.monotonic(), self.global_step):
-                self.save()
-        return is_best
-
-    def _log(self, values: Mapping[str, float]) -> bool:
-        monitored = values[self.settings.monitor]
-        weights = self.model if self.ema is None else self.ema.tensors()
-        is_best = self.best.offer(monitored, self.epoch + 1, weights)
-        self.patience.offer(monitored)
-        endings.log_epoch(self, values, is_best)
-        if isinstance(self._scheduler_by_epoch, ReduceLROnPlateau):
-            self._scheduler_by_epoch.step(monitored)
-        elif self._scheduler_by_epoch is not None:
-            self._scheduler_by_epoch.step()
+            agreeing.after_epoch(self)
         return is_best
 
     @property
@@ -360,7 +346,7 @@ class Session:
     @property
     def folder(self) -> Path:
         """Where the run's checkpoints are."""
-        return self.run.folder / "checkpoints"
+        return self.run.home / "checkpoints"
 
     def save(self) -> None:
         """Write a checkpoint of this moment; a full disk is reported and training goes on."""
@@ -385,16 +371,25 @@ def session(
         Stopped: `max_time` has passed; the result that tells so is printed.
         Diverged: the loss or a weight is not finite; the last good checkpoint is kept.
         OutOfMemory: a single sample does not fit, or something beside the batch.
-        DltoolError: E101, the disk is too full to begin.
+        DltoolError: E101, the disk is too full to begin; E103, another rank has ended.
     """
-    with Watch() as watch:
-        active = Session(run, model, optimizer, settings, scheduler, console, watch)
+    team = teams.current()
+    with (
+        Watch(patient=not team.is_alone, silent=not team.is_first) as watch,
+        norms.shared(model, team, settings.device),
+    ):
+        active = Session(run, model, optimizer, settings, scheduler, console, watch, team)
         try:
             position.begin(active, resume=resume)
             yield active
+            agreeing.last_chance(active)
         except BaseException as error:
             active.close()
             end = endings.explained(active, error)
             if end is None:
                 raise
             raise end from None
+    if not team.is_alone:
+        teams.leave()
+    if not team.is_first:
+        raise Stopped("the first rank goes on with the result")

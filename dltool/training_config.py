@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from dltool import durations, nonfinite, ranges
+from dltool import durations, nonfinite, ranges, tracking
 from dltool.guards import findings
 
 GUARDS = ("preflight", "full", "strict", "only", "only-full", "off")
@@ -29,8 +29,10 @@ class RunConfig:
         save_every: interval between checkpoints, as `10m`, `30s` or `500steps`.
         keep: checkpoints to keep beside the best.
         max_time: when to stop and save, as `2h`; empty: never.
+        nproc: ranks to train in on this machine; torchrun's number comes before it.
         on_nan: what to do about NaN and infinity, see `dltool.nonfinite`.
         guards: which checks run before the training, see `dltool.guards.findings`.
+        track: a board of another program that gets the metrics too, see `dltool.tracking`.
         without: guards that are left out, each as `CODE` or `CODE: reason`.
     """
 
@@ -42,6 +44,8 @@ class RunConfig:
     keep: int = 2
     max_time: str = ""
     on_nan: str = "stop"
+    nproc: int = 1
+    track: str = ""
     guards: str = "preflight"
     without: tuple[str, ...] = ()
 
@@ -50,7 +54,9 @@ class RunConfig:
         ranges.inside("--seed", self.seed, 0, 2**63 - 1)
         ranges.at_least("--threads", self.threads, 0)
         ranges.at_least("--keep", self.keep, 2)
+        ranges.at_least("--nproc", self.nproc, 1)
         ranges.one_of("--on-nan", self.on_nan, nonfinite.KINDS)
+        ranges.one_of("--track", self.track, tracking.KINDS)
         ranges.one_of("--guards", self.guards, GUARDS)
         findings.reasons(self.without)
         durations.parse_every("--save-every", self.save_every)

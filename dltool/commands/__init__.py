@@ -31,7 +31,7 @@ CORE_COMMANDS = {
         "Run a run again and name the first value that differs.",
     ),
     "resume": ("dltool.commands.resume:app", "Go on with a stopped run of any topic."),
-    "runs": ("dltool.commands.runs:app", "List and show finished and running runs."),
+    "runs": ("dltool.commands.runs:app", "Look back at runs: list, compare, draw, report, remove."),
     "sweep": (
         "dltool.commands.sweep:app",
         "Train with many settings and seeds, some at a time, and compare: mean and deviation.",

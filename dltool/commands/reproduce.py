@@ -22,7 +22,7 @@ app = typer.Typer(
     context_settings=options.HELP,
 )
 # settings of one command, not of the run
-LEFT_OUT = {"max_time"}
+LEFT_OUT = {"max_time", "track"}
 
 
 @app.command()
@@ -91,6 +91,7 @@ def _second_folder(out: Path | None) -> Iterator[Path]:
 
 
 def _train_again(folder: Path, facts: dict[str, Any], second: Path, console: Console) -> None:
+    command = [str(facts["topic"]), runs.verb_of(facts)]
     config = runs.read_json(folder, "config.json")
     began = Path(runs.read_json(folder, "environment.json").get("working_folder", ""))
     logged = len(runs.read_records(folder))
@@ -102,10 +103,10 @@ def _train_again(folder: Path, facts: dict[str, Any], second: Path, console: Con
     with tempfile.TemporaryDirectory(prefix="dltool-settings-") as place:
         settings = Path(place, "settings.toml")
         settings.write_text(_toml(config), encoding="utf-8")
-        words = [str(facts["topic"]), "train", "--config", str(settings), "--out", str(second)]
+        words = [*command, "--config", str(settings), "--out", str(second)]
         console.note(f"dltool {runs.command_line(words)}")
         ended = processes.run(words, folder=began if began.is_dir() else None, stop_when=is_enough)
-    processes.refuse_failure(ended, f"{facts['topic']} train", *([] if finished else [130]))
+    processes.refuse_failure(ended, runs.command_line(command), *([] if finished else [130]))
 
 
 def _toml(config: dict[str, Any]) -> str:

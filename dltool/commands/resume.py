@@ -28,7 +28,7 @@ def resume(
     json: options.JsonOption = False,
     events: options.EventsOption = False,
 ) -> None:
-    """Repeat the run's own train command with --resume; further options are passed on to it."""
+    """Repeat the command that made the run with --resume; further options are passed on to it."""
     console = Console("resume", json=json, events=events)
     folder = find(run).resolve()
     facts = runs.read_json(folder)
@@ -40,7 +40,14 @@ def resume(
     from dltool import cli
 
     flags = ["--json"] * json + ["--events"] * events
-    command = [str(facts.get("topic")), "train", "--resume", str(folder), *flags, *ctx.args]
+    command = [
+        str(facts.get("topic")),
+        runs.verb_of(facts),
+        "--resume",
+        str(folder),
+        *flags,
+        *ctx.args,
+    ]
     console.note(f"dltool {runs.command_line(command)}")
     raise typer.Exit(cli.run(command))
 

@@ -5,10 +5,14 @@ import os
 import subprocess
 import sys
 from dataclasses import dataclass
+from types import SimpleNamespace
 
 import pytest
+from typer.testing import CliRunner
 
 from dltool import files, resuming, runs
+from dltool.commands import reproduce, resume
+from dltool.console import Console
 from dltool.errors import CheckpointError, ConfigError
 
 
@@ -197,3 +201,27 @@ def test_sweep_takes_only_what_dead_processes_left(tmp_path):
     assert files.sweep_temporaries(tmp_path) == [dead]
     assert alive.exists()
     assert other.exists()
+
+
+def test_the_command_that_made_a_run_goes_on_with_it_and_repeats_it(tmp_path, monkeypatch):
+    run = runs.create("t", "x", tmp_path / "r", Config(), ORIGINS, "bitwise", "pretrain")
+    assert run.resume_command.startswith("dltool t pretrain --resume ")
+    with pytest.raises(ConfigError, match="of t pretrain, not of t train") as caught:
+        resuming.resumed(str(run.folder), "t", Config, {}, allow_changed=False)
+    assert caught.value.cure.startswith("dltool t pretrain --resume ")
+    again = resuming.resumed(str(run.folder), "t", Config, {}, allow_changed=False, verb="pretrain")
+    assert again[1] == Config()
+    calls = []
+
+    def called(words, **others):
+        calls.append([str(word) for word in words])
+        return SimpleNamespace(code=0, events=[], errors="")
+
+    monkeypatch.setattr(reproduce.processes, "run", called)
+    monkeypatch.setattr(reproduce.processes, "refuse_failure", lambda *ended: None)
+    reproduce._train_again(run.folder, run.facts(), tmp_path / "second", Console("test"))
+    assert calls[0][:3] == ["t", "pretrain", "--config"]
+    monkeypatch.setattr("dltool.cli.run", lambda words: calls.append(words) or 0)
+    done = CliRunner().invoke(resume.app, [str(run.folder)])
+    assert done.exit_code == 0
+    assert calls[1][:3] == ["t", "pretrain", "--resume"]

@@ -261,8 +261,10 @@ def test_what_is_pre_trained_is_taken_by_train_and_resumed_exactly(run, tmp_path
     assert result["perplexity"] > 1
     stopped = run(*common, "--out", "b", "--max-time", "0.001s")
     assert "stopped" in stopped.out
-    run("train", "--resume", "b", "--lora-rank", "2", code=2)
-    run("train", "--resume", "b", "--max-time", "10m")
+    shown = run("train", "--resume", "b", code=2)
+    assert "Cure: dltool bert-finetune pretrain --resume b" in shown.err
+    assert "dltool bert-finetune pretrain --resume b" in stopped.out + stopped.err
+    assert cli.run(["resume", "b", "--max-time", "10m"]) == 0
     one, two = ((tmp_path / name / "model" / "model.safetensors").read_bytes() for name in "ab")
     assert one == two
     loaded = transformers.AutoModelForPreTraining.from_pretrained("a/model")

@@ -60,10 +60,6 @@ def train(
     monitor: choices.MonitorOption = TrainConfig.monitor,
 ) -> None:
     """Train on texts, tagged words or questions; test once; leave a run folder with the model."""
-    if asked.resume is not None and pretrain_cli.is_pretraining(asked.resume):
-        # `dltool resume` knows one verb for all
-        pretrain_cli.go_on(asked)
-        return
     folder, config, origins = asked.settled(recipe(asked.chosen))
     asked.console.loading()
     from dltool_bert_finetune.train import train as run_training

@@ -130,10 +130,11 @@ def load(folder: Path, device: torch.device) -> Loaded:
     if (folder / checkpoint.DESCRIPTION).exists() and best.exists():
         return _unfinished(folder, best, device)
     if (folder / "run.json").exists():
+        verb = runs.verb_of(runs.read_json(folder))
         raise CheckpointError(
             "E511",
             f"{folder} holds no trained model yet",
-            cure=f"finish it: dltool {TOPIC} train --resume {folder}",
+            cure=f"finish it: dltool {TOPIC} {verb} --resume {folder}",
         )
     return _foreign(folder, device)
 

@@ -75,7 +75,15 @@ def pretrain(
     grade = devices.guarantee(device, deterministic=config.deterministic)
     name = f"pretrain-{runs.short_name(config.data)}"
     with resuming.opened(
-        TOPIC, name, config, origins, grade, out=out, resume=resume, console=console
+        TOPIC,
+        name,
+        config,
+        origins,
+        grade,
+        out=out,
+        resume=resume,
+        console=console,
+        verb="pretrain",
     ) as run:
         resuming.check_data(run, prepared.facts, is_new=resume is None)
         description = {

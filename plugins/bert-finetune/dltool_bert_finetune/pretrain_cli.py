@@ -2,38 +2,11 @@
 
 from __future__ import annotations
 
-import dataclasses
-from typing import Any, cast
-
-from dltool import asking, runs
-from dltool.errors import ConfigError
+from dltool import asking
 from dltool_bert_finetune import choices
-from dltool_bert_finetune.config import TrainConfig
 from dltool_bert_finetune.pretrain_config import PretrainConfig, recipe
 
 TOPIC = "bert-finetune"
-
-
-def is_pretraining(run: str) -> bool:
-    """Tell whether a run of this topic is one of pre-training."""
-    return "mask_fraction" in runs.read_json(runs.locate(run, TOPIC), "config.json")
-
-
-def go_on(asked: asking.Asked[TrainConfig]) -> None:
-    """Go on with a pre-training run that `train --resume` was asked for.
-
-    Raises:
-        ConfigError: E205, an option of fine-tuning was given.
-    """
-    known = {each.name for each in dataclasses.fields(PretrainConfig)}
-    foreign = sorted(set(asked.flags) - known)
-    if foreign:
-        raise ConfigError(
-            "E205",
-            f"{asked.resume} is a run of pre-training, which has no {foreign[0]}",
-            cure=f"dltool {TOPIC} pretrain --resume {asked.resume}",
-        )
-    _go(dataclasses.replace(cast(Any, asked), config_class=PretrainConfig))
 
 
 @asking.trains(PretrainConfig, TOPIC, leave_out=("guards",))
@@ -57,10 +30,6 @@ def pretrain(
     warmup: choices.WarmupOption = PretrainConfig.warmup,
 ) -> None:
     """Pre-train a BERT on plain text: hidden words and next sentences; train --model takes it."""
-    _go(asked)
-
-
-def _go(asked: asking.Asked[PretrainConfig]) -> None:
     folder, config, origins = asked.settled(recipe(asked.chosen))
     asked.console.loading()
     from dltool_bert_finetune.pretrain import pretrain as run_pretraining

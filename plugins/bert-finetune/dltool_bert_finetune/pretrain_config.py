@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from dltool import ranges
+from dltool import ranges, ranks
 from dltool.errors import ConfigError
 from dltool.training_config import TrainingConfig
 from dltool_bert_finetune.config import SCHEDULES, SCRATCH, SIZES
@@ -51,6 +51,7 @@ class PretrainConfig(TrainingConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         ranges.one_of("--documents", self.documents, DOCUMENTS)
+        ranks.refuse_several("pretraining", self.nproc)
         ranges.one_of("--size", self.size, tuple(SIZES))
         ranges.one_of("--schedule", self.schedule, SCHEDULES)
         ranges.at_least("--max-documents", self.max_documents, 0)

@@ -96,7 +96,7 @@ def train(
             stride=config.stride,
         )
         description["groups"] = model.count_by_group(prepared.network)
-        if resume is None:
+        if resume is None and run.writes:
             model_folder.write_start(
                 run.folder, _plain(prepared.network), prepared.tokeniser, description
             )

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from dltool import device as devices
 from dltool import metrics, runs
+from dltool import team as teams
 from dltool.console import Console
 from dltool.data import images as image_files
 from dltool.data import named
@@ -32,22 +33,24 @@ def evaluate(
 ) -> tuple[Tensor, float]:
     """Return the confusion matrix (C, C), rows true, and the mean cross-entropy.
 
-    The model is in evaluation mode meanwhile and goes back to the mode it was in. `answers` takes
-    what it said of every image.
+    Several ranks measure a part each and add up the counts; with `answers`, which takes what the
+    model said of every image, each of them measures all. The model is in evaluation mode meanwhile
+    and goes back to the mode it was in.
     """
     was_training = model.training
     model.eval()
-    predicted, target, loss = [], [], 0.0
-    for images, labels in batches.batches(0):
+    team = teams.current() if answers is None else teams.Team()
+    matrix = torch.zeros(num_classes, num_classes, dtype=torch.int64)
+    loss = torch.zeros((), dtype=torch.float64)
+    for images, labels in team.divided(batches.batches(0)):
         logits = model(images)  # (B, C)
         loss += float(F.cross_entropy(logits, labels, reduction="sum"))
+        matrix += metrics.confusion(logits.argmax(1), labels, num_classes).cpu()
         if answers is not None:
             answers.add(images, logits, labels)
-        predicted.append(logits.argmax(1))
-        target.append(labels)
     model.train(was_training)
-    matrix = metrics.confusion(torch.cat(predicted), torch.cat(target), num_classes)
-    return matrix, loss / max(int(matrix.sum()), 1)
+    matrix, loss = team.summed(matrix), team.summed(loss)
+    return matrix, float(loss) / max(int(matrix.sum()), 1)
 
 
 def evaluate_run(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from dltool import ranges
+from dltool import ranges, ranks
 from dltool.errors import ConfigError
 from dltool.training_config import RunConfig
 
@@ -95,6 +95,8 @@ class TrainConfig(RunConfig):
             ranges.at_least("--folds", self.folds, 2)
         _ = self.true_weights
         self._check_pairs()
+        if self.settled_solver == "closed-form":
+            ranks.refuse_several("--solver closed-form", self.nproc)
 
     def _check_pairs(self) -> None:
         classifies = self.task != "regression"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from dltool import ranges
+from dltool import ranges, ranks
 from dltool.errors import ConfigError
 from dltool.training_config import RunConfig
 
@@ -80,6 +80,7 @@ class TrainConfig(RunConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         ranges.one_of("--engine", self.engine, tuple(ENGINES))
+        ranks.refuse_several("word2vec training", self.nproc)
         ranges.one_of("--arch", self.arch, ARCHITECTURES)
         ranges.one_of("--algorithm", self.algorithm, tuple(ALGORITHMS))
         ranges.one_of("--tokenizer", self.tokenizer, tuple(TOKENIZERS))
