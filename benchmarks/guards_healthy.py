@@ -8,6 +8,7 @@ without it.
 from __future__ import annotations
 
 import copy
+import itertools
 from collections.abc import Callable
 
 import torch
@@ -50,7 +51,7 @@ def columns(seed, width=12, count=64, classes=3):
 def mlp(*widths, act=nn.ReLU):
     """Return linear layers with activations between."""
     layers = []
-    for one, two in zip(widths, widths[1:], strict=False):
+    for one, two in itertools.pairwise(widths):
         layers += [nn.Linear(one, two), act()]
     return nn.Sequential(*layers[:-1])
 
@@ -788,7 +789,7 @@ def value_network(seed):
 @healthy
 def imbalance(seed):
     """One of a hundred."""
-    x, y = columns(seed)
+    x, _ = columns(seed)
     return given(made(seed, lambda: mlp(12, 32, 2)), (x, (torch.arange(64) == 5).long()))
 
 

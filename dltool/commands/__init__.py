@@ -25,6 +25,10 @@ CORE_COMMANDS = {
         "dltool.commands.explain:app",
         "Say what a code such as E503 or G-P09 means, and what cures it.",
     ),
+    "guards": (
+        "dltool.commands.guards:app",
+        "A tour of silent mistakes: plant one, see what it does, see who finds it.",
+    ),
     "plugin": ("dltool.commands.plugin:app", "Look after topics: list, check, install, new."),
     "reproduce": (
         "dltool.commands.reproduce:app",
