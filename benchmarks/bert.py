@@ -3,10 +3,13 @@
     python benchmarks/bert.py trainer --model FOLDER --data SST2
     python benchmarks/bert.py sst2    --model FOLDER --data SST2
     python benchmarks/bert.py imdb    --model FOLDER --data IMDB
+    python benchmarks/bert.py frozen  --model FOLDER --data SST2
 
 FOLDER is an encoder in the Hub's layout, SST2 a folder with train.tsv, dev.tsv and test.tsv, IMDB
 one with train.csv.gz and test.csv.gz. JSON on stdout. `trainer` takes the same texts, batch size,
-rate, epochs and seed for all three, in several rounds; the ratios are of one round.
+rate, epochs and seed for all three, in several rounds; the ratios are of one round. `frozen` trains
+a head on a frozen encoder: with features that are computed once (`--freeze encoder`), and with the
+encoder in every epoch (`--freeze LAYERS`).
 """
 
 from __future__ import annotations
@@ -48,6 +51,7 @@ def command(*words: object) -> dict[str, Any]:
         "command_seconds": round(time.perf_counter() - started, 1),
         "texts_per_second": result["texts_per_second"],
         "fill": result["fill"],
+        "feature_seconds": result["feature_seconds"],
     }
 
 
@@ -146,10 +150,29 @@ def against_trainer(model: str, data: Path, count: int, rounds: int, tested: int
     return {"texts": count, "batch": BATCH, "runs": found, "times_faster": ratios, "goals": goals}
 
 
+def frozen(model: str, data: Path, count: int, tested: int, epochs: int) -> dict[str, Any]:
+    """Measure a head on cached features beside one behind an encoder that runs in every epoch."""
+    settings = json.loads((Path(model) / "config.json").read_text(encoding="utf-8"))
+    common = ("--model", model, "--data", data, "--epochs", epochs, "--lr", 1e-3)
+    common += ("--max-train", count, "--max-eval", tested)
+    once = command(*common, "--freeze", "encoder")
+    each = command(*common, "--freeze", settings["num_hidden_layers"])
+    spent = once["training_seconds"] + once["feature_seconds"]
+    return {
+        "texts": count,
+        "epochs": epochs,
+        "runs": {"features": once, "every epoch": each},
+        "times_faster": {
+            "training": each["training_seconds"] / spent,
+            "command": each["command_seconds"] / once["command_seconds"],
+        },
+    }
+
+
 def main() -> None:
     """Measure one part and print it."""
     parser = argparse.ArgumentParser()
-    parser.add_argument("part", choices=("trainer", "sst2", "imdb"))
+    parser.add_argument("part", choices=("trainer", "sst2", "imdb", "frozen"))
     parser.add_argument("--model", required=True)
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--texts", type=int, default=640)
@@ -161,6 +184,10 @@ def main() -> None:
     if arguments.part == "trainer":
         result = against_trainer(
             arguments.model, arguments.data, arguments.texts, arguments.rounds, arguments.tested
+        )
+    elif arguments.part == "frozen":
+        result = frozen(
+            arguments.model, arguments.data, arguments.texts, arguments.tested, arguments.epochs
         )
     elif arguments.part == "sst2":
         result = {"goal": {"accuracy": 0.88, "seconds": 360}, **command(*common)}

@@ -1,4 +1,4 @@
-"""Parameter groups and learning-rate schedules: what topics must not do differently."""
+"""Optimizers, parameter groups and schedules by name: what topics must not do differently."""
 
 from __future__ import annotations
 
@@ -12,9 +12,34 @@ from typing import Any
 import torch
 from torch import nn
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LambdaLR
+from torch.optim.lr_scheduler import LambdaLR, ReduceLROnPlateau
 
 from dltool.errors import ConfigError
+from dltool.muon import Muon
+
+SGD_MOMENTUM = 0.9
+# where `step` multiplies the rate by a tenth, as shares of all steps (He et al., 2015)
+STEPS_AT = (0.5, 0.75)
+PLATEAU_FACTOR = 0.3
+PLATEAU_PATIENCE = 2
+
+
+def build(name: str, groups: list[dict[str, Any]], learning_rate: float) -> Optimizer:
+    """Build an optimizer by name: `adamw`, `sgd` with Nesterov momentum 0.9, or `muon`.
+
+    Args:
+        groups: parameter groups; one with an "lr" keeps it.
+
+    Raises:
+        ConfigError: E206, another name.
+    """
+    if name == "adamw":
+        return torch.optim.AdamW(groups, lr=learning_rate)
+    if name == "sgd":
+        return torch.optim.SGD(groups, lr=learning_rate, momentum=SGD_MOMENTUM, nesterov=True)
+    if name == "muon":
+        return Muon(groups, lr=learning_rate)
+    raise ConfigError("E206", f"unknown optimizer {name!r}", expected="adamw, sgd or muon")
 
 
 def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
@@ -34,7 +59,8 @@ def rate_factor(kind: str, step: int, total: int, warmup: float = 0.3) -> float:
 
     `one-cycle` rises along a cosine from 1/25 over the first `warmup` share and falls along one
     to 1/250,000 (Smith and Topin, 2018, in torch's `OneCycleLR` form); `cosine` falls from 1 to 0
-    (Loshchilov and Hutter, 2017); `constant` stays.
+    (Loshchilov and Hutter, 2017); `step` falls to a tenth after half and again after three quarters
+    of the steps; `constant` stays.
 
     Raises:
         ConfigError: another kind.
@@ -43,9 +69,13 @@ def rate_factor(kind: str, step: int, total: int, warmup: float = 0.3) -> float:
         return 1.0
     if kind == "cosine":
         return 0.5 * (1 + math.cos(math.pi * min(step / total, 1.0)))
+    if kind == "step":
+        return float(0.1 ** sum(step >= share * total for share in STEPS_AT))
     if kind != "one-cycle":
         raise ConfigError(
-            "E206", f"unknown schedule {kind!r}", expected="one-cycle, cosine or constant"
+            "E206",
+            f"unknown schedule {kind!r}",
+            expected="one-cycle, cosine, step, plateau or constant",
         )
     low, end, peak = 1 / 25, 1 / 250_000, max(warmup * total - 1, 1e-9)
     if step <= peak:
@@ -57,8 +87,24 @@ def _cosine(start: float, end: float, share: float) -> float:
     return end + (start - end) * 0.5 * (1 + math.cos(math.pi * share))
 
 
-def schedule(optimizer: Optimizer, kind: str, total: int) -> LambdaLR:
-    """Return a scheduler that follows `rate_factor` over `total` optimizer steps."""
+def schedule(
+    optimizer: Optimizer, kind: str, total: int, mode: str = "max"
+) -> LambdaLR | ReduceLROnPlateau:
+    """Return a scheduler that follows `rate_factor` over `total` optimizer steps.
+
+    `plateau` looks at the monitored value instead and multiplies the rate by 0.3 after two epochs
+    that were not better; `mode` says whether better is "max" or "min".
+
+    Raises:
+        ConfigError: E206, another kind.
+    """
+    if kind == "plateau":
+        return ReduceLROnPlateau(
+            optimizer,
+            mode=mode,  # type: ignore[arg-type]  # "min" or "max"
+            factor=PLATEAU_FACTOR,
+            patience=PLATEAU_PATIENCE,
+        )
     rate_factor(kind, 0, 1)
     return LambdaLR(optimizer, lambda step: rate_factor(kind, step, total))
 

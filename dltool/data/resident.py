@@ -15,12 +15,10 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from dltool.data.augment import MIXES, augment, check_augmentations, mix
 from dltool.data.decode import ImageItem, ItemReader, decode
 from dltool.device import generator as fresh_generator
-from dltool.errors import ConfigError, DataError, closest
-
-AUGMENTATIONS = ("flip", "crop")
-CROP_FRACTION = 0.125
+from dltool.errors import ConfigError, DataError
 
 
 @dataclass
@@ -33,8 +31,10 @@ class Resident:
         batch_size: images in a batch; the last one of an epoch may be smaller.
         seed: the run's seed.
         shuffle: every epoch has an order of its own.
-        augment: names of `AUGMENTATIONS`.
+        augment: names of `augment.AUGMENTATIONS`.
         drop_last: leave out a last batch that is smaller.
+        num_classes: length of the targets that "mixup" and "cutmix" give.
+        is_balanced: draw images with replacement, so that every class comes equally often.
 
     Raises:
         ConfigError: E202, the batch size is below 1, or above N with `drop_last`; E206, an unknown
@@ -49,9 +49,11 @@ class Resident:
     shuffle: bool
     augment: tuple[str, ...] = ()
     drop_last: bool = False
+    num_classes: int = 0
+    is_balanced: bool = False
 
     def __post_init__(self) -> None:
-        _check(len(self.images), self.batch_size, self.augment, self.drop_last)
+        _check(len(self.images), self)
         if len(self.images) != len(self.labels):
             raise DataError("E506", f"{len(self.images):,} images have {len(self.labels):,} labels")
 
@@ -67,19 +69,22 @@ class Resident:
     def batches(self, epoch: int, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield images (B, C, H, W) uint8 and labels (B,) of one epoch, from batch `start` on.
 
-        Without shuffling and augmentation the batches are views: do not write into them.
+        With "mixup" or "cutmix" labels are shares of every class (B, num_classes), and images may
+        be floats. Without shuffling and augmentation the batches are views: do not write into them.
         """
         device = self.images.device
         order = None
         if self.shuffle:
-            order = _order(len(self.images), self.seed, epoch).to(device)
+            order = _order(self, self.labels, epoch).to(device)
         for index in range(start, len(self)):
             place = slice(index * self.batch_size, (index + 1) * self.batch_size)
             images, labels = self.images[place], self.labels[place]
+            places = torch.arange(place.start, place.start + len(labels), device=device)
             if order is not None:
-                images = self.images.index_select(0, order[place])
-                labels = self.labels.index_select(0, order[place])
-            yield _augmented(images, self.augment, self.seed, epoch, index), labels
+                places = order[place]
+                images = self.images.index_select(0, places)
+                labels = self.labels.index_select(0, places)
+            yield _augmented(self, images, labels, places, (epoch, index))
 
 
 @dataclass
@@ -95,8 +100,10 @@ class Streamed:
         mode: "L" or "RGB".
         device: where the batches go, and where they are augmented.
         workers: processes that decode; 0 decodes in this one.
-        augment: names of `AUGMENTATIONS`.
+        augment: names of `augment.AUGMENTATIONS`.
         drop_last: leave out a last batch that is smaller.
+        num_classes: length of the targets that "mixup" and "cutmix" give.
+        is_balanced: draw images with replacement, so that every class comes equally often.
         broken: files that could not be read so far, with the reason; they are missing from their
             batches, the same ones in every epoch.
 
@@ -117,9 +124,11 @@ class Streamed:
     augment: tuple[str, ...] = ()
     drop_last: bool = False
     broken: dict[str, str] = field(default_factory=dict)
+    num_classes: int = 0
+    is_balanced: bool = False
 
     def __post_init__(self) -> None:
-        _check(len(self.items), self.batch_size, self.augment, self.drop_last)
+        _check(len(self.items), self)
 
     def __len__(self) -> int:
         """Return the number of batches in an epoch."""
@@ -133,7 +142,7 @@ class Streamed:
     def batches(self, epoch: int, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield images (B, C, H, W) uint8 and labels (B,) of one epoch, from batch `start` on.
 
-        The workers end with the iterator.
+        With "mixup" or "cutmix" as `Resident` does. The workers end with the iterator.
 
         Raises:
             DataError: E502, no image of a batch can be read.
@@ -143,12 +152,12 @@ class Streamed:
             self.broken.update((failure.name, failure.message) for failure in failures)
             if batch is None:
                 raise DataError("E502", f"a whole batch is broken; {failures[0].message}")
-            images, labels = (part.to(device, non_blocking=True) for part in batch)
-            yield _augmented(images, self.augment, self.seed, epoch, index), labels
+            images, labels, places = (part.to(device, non_blocking=True) for part in batch)
+            yield _augmented(self, images, labels, places, (epoch, index))
 
     def _loader(self, epoch: int, start: int, device: torch.device) -> DataLoader[Any]:
-        count = len(self.items)
-        order = _order(count, self.seed, epoch) if self.shuffle else torch.arange(count)
+        labels = torch.tensor([item.label for item in self.items])
+        order = _order(self, labels, epoch) if self.shuffle else torch.arange(len(labels))
         places = [
             order[index * self.batch_size : (index + 1) * self.batch_size].tolist()
             for index in range(start, len(self))
@@ -165,92 +174,62 @@ class Streamed:
         )
 
 
-def augment(images: Tensor, names: Sequence[str], generator: torch.Generator) -> Tensor:
-    """Change every image of a batch at random, by the named ways in the order given.
-
-    "flip" mirrors left and right with probability 1/2. "crop" shifts by up to an eighth of each
-    side, but at least 2 pixels, or 1 where the side is below 16; what moves in repeats the edge.
-
-    Args:
-        images: (B, C, H, W); not changed.
-        names: of `AUGMENTATIONS`.
-        generator: draws, on the device of the images.
-
-    Raises:
-        ConfigError: E206, a name is not known.
-    """
-    check_augmentations(names)
-    ways = {"flip": _flip, "crop": _crop}
-    for name in names:
-        images = ways[name](images, generator)
-    return images
-
-
-def check_augmentations(names: Sequence[str]) -> None:
-    """Refuse unknown names of augmentations.
-
-    Raises:
-        ConfigError: E206, with the nearest name.
-    """
-    for name in names:
-        if name not in AUGMENTATIONS:
-            near = closest(name, AUGMENTATIONS)
-            raise ConfigError(
-                "E206",
-                f"no augmentation is named {name!r}",
-                expected=", ".join(AUGMENTATIONS),
-                cure=f"did you mean {near}?" if near else "choose one of these",
-            )
-
-
-def _flip(images: Tensor, stream: torch.Generator) -> Tensor:
-    draws = torch.rand(len(images), generator=stream, device=images.device)
-    return torch.where((draws < 0.5)[:, None, None, None], images.flip(3), images)
-
-
-def _crop(images: Tensor, stream: torch.Generator) -> Tensor:
-    count, channels, height, width = images.shape
-    rows = _shifted(count, height, stream, images.device)  # (B, H)
-    columns = _shifted(count, width, stream, images.device)  # (B, W)
-    source = rows[:, :, None] * width + columns[:, None, :]  # (B, H, W), places in one plane
-    source = source.reshape(count, 1, height * width).expand(count, channels, -1)
-    planes = images.reshape(count, channels, height * width)
-    return planes.gather(2, source).reshape(images.shape)
-
-
-def _shifted(count: int, side: int, stream: torch.Generator, device: torch.device) -> Tensor:
-    """Return (count, side) source places, each row shifted by its own draw and held inside."""
-    most = max(int(side * CROP_FRACTION), 2 if side >= 16 else 1)
-    shifts = torch.randint(-most, most + 1, (count, 1), generator=stream, device=device)
-    return (torch.arange(side, device=device) + shifts).clamp(0, side - 1)
-
-
-def _augmented(images: Tensor, names: tuple[str, ...], seed: int, epoch: int, index: int) -> Tensor:
+def _augmented(
+    source: Resident | Streamed,
+    images: Tensor,
+    labels: Tensor,
+    places: Tensor,
+    moment: tuple[int, int],
+) -> tuple[Tensor, Tensor]:
+    """Change and mix a batch; `moment` is epoch and batch, `places` (B,) where images come from."""
+    names = source.augment
     if not names:
-        return images
-    return augment(
-        images, names, fresh_generator(seed, epoch, index, "augment", device=images.device)
-    )
+        return images, labels
+    stream = fresh_generator(source.seed, *moment, "augment", device=images.device)
+    mirrored = None
+    if "alternating-flip" in names:
+        mirrored = _mirrored(source, places.cpu(), moment[0])
+    images = augment(images, names, stream, mirrored)
+    return mix(images, labels, names, source.num_classes, stream)
 
 
-def _order(count: int, seed: int, epoch: int) -> Tensor:
+def _mirrored(source: Resident | Streamed, places: Tensor, epoch: int) -> Tensor:
+    """Tell which images are mirrored: each by a coin in the first epoch, then in turn.
+
+    Two epochs show both sides of every image, where coins would show one side twice to half of
+    them (Jordan, 2024, https://arxiv.org/abs/2404.00498).
+    """
+    count = len(source.images) if isinstance(source, Resident) else len(source.items)
+    coins = torch.randint(0, 2, (count,), generator=fresh_generator(source.seed, "mirrored"))
+    return (coins[places] + epoch) % 2 == 1
+
+
+def _order(source: Resident | Streamed, labels: Tensor, epoch: int) -> Tensor:
     # drawn on the CPU, so that every device has the same order
-    return torch.randperm(count, generator=fresh_generator(seed, epoch, "order"))
+    stream = fresh_generator(source.seed, epoch, "order")
+    if not source.is_balanced:
+        return torch.randperm(len(labels), generator=stream)
+    labels = labels.cpu()
+    chance = 1 / labels.bincount().double()[labels]
+    return torch.multinomial(chance, len(labels), replacement=True, generator=stream)
 
 
 def _batch_count(count: int, batch_size: int, drop_last: bool) -> int:
     return count // batch_size if drop_last else -(-count // batch_size)
 
 
-def _check(count: int, batch_size: int, names: tuple[str, ...], drop_last: bool) -> None:
-    check_augmentations(names)
+def _check(count: int, source: Resident | Streamed) -> None:
+    check_augmentations(source.augment)
     if count == 0:
         raise DataError("E503", "there are no images to make batches of")
-    if batch_size < 1 or (drop_last and batch_size > count):
-        most = f" to {count}, the number of images" if drop_last else " or more"
+    size, whole = source.batch_size, source.drop_last
+    if size < 1 or (whole and size > count):
+        most = f" to {count}, the number of images" if whole else " or more"
         raise ConfigError(
-            "E202", "this batch size does not work", received=batch_size, expected=f"1{most}"
+            "E202", "this batch size does not work", received=size, expected=f"1{most}"
         )
+    if source.num_classes < 1 and any(name in MIXES for name in source.augment):
+        raise ConfigError("E202", "mixing labels needs num_classes", received=source.num_classes)
 
 
 @dataclass(frozen=True)
@@ -261,30 +240,33 @@ class _Failure:
     message: str
 
 
-_Batch = tuple[tuple[Tensor, Tensor] | None, list[_Failure]]
+_Batch = tuple[tuple[Tensor, Tensor, Tensor] | None, list[_Failure]]
 
 
-class _Decoded(Dataset[tuple[Tensor, int] | _Failure]):
+_One = tuple[Tensor, int, int]
+
+
+class _Decoded(Dataset[_One | _Failure]):
     def __init__(self, items: Sequence[ImageItem], size: tuple[int, int], mode: str) -> None:
         self.items, self.size, self.mode = items, size, mode
         self.reader = ItemReader()
 
-    def __getitem__(self, index: int) -> tuple[Tensor, int] | _Failure:
+    def __getitem__(self, index: int) -> _One | _Failure:
         item = self.items[index]
         try:
             pixels = decode(self.reader.read(item), item.name, self.mode, self.size)
         except DataError as error:
             return _Failure(item.name, error.message)
-        return torch.tensor(pixels).permute(2, 0, 1), item.label
+        return torch.tensor(pixels).permute(2, 0, 1), item.label, index
 
 
-def _collate(parts: list[tuple[Tensor, int] | _Failure]) -> _Batch:
+def _collate(parts: list[_One | _Failure]) -> _Batch:
     failures = [part for part in parts if isinstance(part, _Failure)]
     whole = [part for part in parts if not isinstance(part, _Failure)]
     if not whole:
         return None, failures
-    images = torch.stack([image for image, _ in whole])
-    return (images, torch.tensor([label for _, label in whole])), failures
+    images, labels, places = zip(*whole, strict=True)
+    return (torch.stack(images), torch.tensor(labels), torch.tensor(places)), failures
 
 
 def _leave_interrupts_to_parent(worker: int) -> None:

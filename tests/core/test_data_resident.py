@@ -10,8 +10,9 @@ import pytest
 import torch
 from PIL import Image
 
+from dltool.data.augment import augment
 from dltool.data.images import scan
-from dltool.data.resident import Resident, Streamed, augment
+from dltool.data.resident import Resident, Streamed
 from dltool.errors import ConfigError, DataError
 
 WAYS = [(), ("flip",), ("crop",), ("flip", "crop"), ("crop", "flip")]

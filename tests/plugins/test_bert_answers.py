@@ -344,6 +344,7 @@ def test_a_squad_file_becomes_a_model_that_answers(run, here, hub_folder):
     run(*common, "--out", "t")
     one, two = ((here / name / "model" / "model.safetensors").read_bytes() for name in "st")
     assert one == two
+    assert "no file" in run("predict", "r", "Who ?", "--context", "lost.txt", code=5).err
     for wrong in (("x",), ("x", "--pair", "y")):
         assert "--context" in run("predict", "r", *wrong, code=2).err
     assert "means nothing" in run("evaluate", "r", "--min-accuracy", "0.1", code=2).err

@@ -13,6 +13,7 @@ from dltool_bert_finetune import (
     columns,
     data,
     dataset,
+    kept,
     measures,
     model,
     preflight,
@@ -139,17 +140,17 @@ def test_a_vocabulary_is_the_same_in_every_process():
 
 def test_the_cache_is_used_once_written_and_never_for_other_texts(tokeniser, tmp_path, monkeypatch):
     monkeypatch.setenv("DLTOOL_HOME", str(tmp_path))
-    monkeypatch.setattr(tokens, "CACHE_FROM", 0)
+    monkeypatch.setattr(kept, "FROM", 0)
     console = Console("test")
-    made = tokens.cached(tokeniser, TEXTS, [], console)
+    made = kept.tokens(tokeniser, TEXTS, [], console)
     assert isinstance(made.ids, np.memmap)
     calls = []
     encode = tokens.Tokeniser.encode
     monkeypatch.setattr(tokens.Tokeniser, "encode", lambda *a: calls.append(a) or encode(*a))
-    again = tokens.cached(tokeniser, TEXTS, [], console)
+    again = kept.tokens(tokeniser, TEXTS, [], console)
     assert not calls
     assert np.array_equal(made.ids, again.ids)
-    assert len(tokens.cached(tokeniser, TEXTS[1:], [], console)) == len(TEXTS) - 1
+    assert len(kept.tokens(tokeniser, TEXTS[1:], [], console)) == len(TEXTS) - 1
     assert len(calls) == 1
 
 

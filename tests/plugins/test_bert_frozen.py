@@ -10,6 +10,7 @@ from safetensors.torch import load_file
 
 from dltool import cli
 from dltool.console import Console
+from dltool.errors import CheckpointError
 
 transformers = pytest.importorskip("transformers")
 TEXTS, LABELS = sample.reviews(240)
@@ -89,6 +90,25 @@ def test_features_give_what_the_whole_network_gives(kind, task, tokeniser):
     assert gradients[0]
     for mine, theirs in zip(*gradients, strict=True):
         assert torch.allclose(mine, theirs, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("task", ["token", "qa"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_family_takes_a_head_for_each_token(kind, task, tokeniser, tmp_path):
+    network_of(kind, "classify", tokeniser).base_model.save_pretrained(tmp_path / "encoder")
+    name = str(tmp_path / "encoder")
+    loaded = model.pretrained(tmp_path / "encoder", name, TASKS[task], new_head=False).eval()
+    batch = tokeniser.encode(TEXTS[:3]).batch([0, 1, 2], tokeniser.pad)
+    logits = model.forward(loaded, batch)
+    assert logits.shape == (*batch["input_ids"].shape, 3 if task == "token" else 2)
+    # a trained one is taken again, with the same answers; for the other task only with a new head
+    loaded.save_pretrained(tmp_path / "trained")
+    again = model.pretrained(tmp_path / "trained", "m", TASKS[task], new_head=False).eval()
+    assert torch.allclose(model.forward(again, batch), logits, atol=1e-6)
+    other = TASKS["qa" if task == "token" else "token"]
+    with pytest.raises(CheckpointError, match="head for another task"):
+        model.pretrained(tmp_path / "trained", "m", other, new_head=False)
+    model.pretrained(tmp_path / "trained", "m", other, new_head=True)
 
 
 def test_large_features_are_mapped_from_a_file(tokeniser, tmp_path, monkeypatch):

@@ -6,9 +6,11 @@ import random
 import numpy as np
 import pytest
 import torch
-from dltool_bert_finetune import entities, tagging, tagging_data, tokens
+from dltool_bert_finetune import answering, entities, kept, tagging, tagging_data, tasks, tokens
+from dltool_bert_finetune.answering_data import Answer, Question, Questions
 from dltool_bert_finetune.columns import Columns
 from dltool_bert_finetune.tagging_data import as_iob2
+from dltool_bert_finetune.targets import Targets
 from dltool_bert_finetune.tokens import IGNORED
 
 from dltool import cli
@@ -36,6 +38,20 @@ def sentences(count=120, seed=0):
         row += [("today", "O")] * stream.randint(0, 3) + [(".", "O")]
         found.append(row)
     return found
+
+
+SOURCE = tagging_data.Sentences(
+    [[word for word, _ in row] for row in sentences(30)],
+    [[tag for _, tag in row] for row in sentences(30)],
+    [str(number) for number in range(30)],
+    [f"f, line {number}" for number in range(30)],
+)
+ASKED = Questions(
+    [
+        Question("Who went ?", text, (Answer(text.split()[0], 0),) * (number % 3 > 0), "d", "f")
+        for number, text in enumerate(SOURCE.texts)
+    ]
+)
 
 
 def conll(path, rows):
@@ -227,6 +243,13 @@ def test_a_damaged_conll_file_is_one_line(content, words, tmp_path):
         read(path)
 
 
+def test_a_file_of_another_kind_is_named(tmp_path):
+    path = tmp_path / "a.csv"
+    path.write_text("text,label\na,b\n", encoding="utf-8")
+    with pytest.raises(DataError, match="promises no tagged words"):
+        read(path)
+
+
 def test_words_and_tags_must_pair_up(tmp_path):
     path = tmp_path / "a.jsonl"
     path.write_text('{"tokens": ["a", "b"], "tags": ["O"]}\n', encoding="utf-8")
@@ -296,6 +319,29 @@ def test_a_word_that_leaves_no_piece_is_outside(tokeniser):
     logits = torch.zeros(len(pieces.tokens.ids), 2)
     logits[:, 1] = 5
     assert tagging.tags_of(logits, pieces, [3], ("O", "B-X"))[0] == [["B-X", "O", "B-X"]]
+
+
+@pytest.mark.parametrize("kind", ["words", "questions"])
+def test_large_sets_are_encoded_once_and_mapped(kind, tokeniser, here, monkeypatch):
+    found = tagging.settle(SOURCE) if kind == "words" else Targets("qa", unanswerable=True)
+    source = SOURCE if kind == "words" else ASKED
+    plain = tasks.encode(tokeniser, source, found, 0, CONSOLE)
+    monkeypatch.setattr(kept, "FROM", 0)
+    for _ in range(2):
+        mapped = tasks.encode(tokeniser, source, found, 0, CONSOLE)
+        assert isinstance(mapped.tokens.ids, np.memmap)
+        assert torch.equal(mapped.values, plain.values)
+        logits = torch.randn(len(plain.tokens.ids), len(found.classes) or 2)
+        assert tasks.measure(logits, mapped, found) == tasks.measure(logits, plain, found)
+        assert torch.equal(tasks.losses(logits, mapped), tasks.losses(logits, plain))
+        monkeypatch.setattr(tagging, "encode", None)  # from now on it is not called
+        monkeypatch.setattr(answering, "encode", None)
+    path = next(here.rglob("tokens-ids.npy"))
+    path.write_bytes(path.read_bytes()[:-4])  # damaged: it is made again
+    monkeypatch.undo()
+    monkeypatch.setenv("DLTOOL_HOME", str(here / "home"))
+    monkeypatch.setattr(kept, "FROM", 0)
+    assert torch.equal(tasks.encode(tokeniser, source, found, 0, CONSOLE).values, plain.values)
 
 
 @pytest.mark.parametrize(

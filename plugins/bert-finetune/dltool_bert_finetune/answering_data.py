@@ -94,11 +94,14 @@ def read(
             their contexts, with their number.
     """
     found = _squad(source) if texts.kind(source) in SQUAD else None
-    rows = list(_table(source, columns, encoding, answered) if found is None else found)
-    full = [row for row in rows if row.question.strip() and row.context.strip()]
-    if len(full) < len(rows):
+    if found is None:
+        columns = _columns(source, columns, encoding, answered)
+        console.note(f"{source}: {_named(columns)}")
+        found = list(_table(source, columns, encoding, answered))
+    full = [row for row in found if row.question.strip() and row.context.strip()]
+    if len(full) < len(found):
         console.warn(
-            f"{source}: {len(rows) - len(full):,} rows without question or context are left out"
+            f"{source}: {len(found) - len(full):,} rows without question or context are left out"
         )
     if not full:
         raise DataError("E503", f"{source} has no question", cure="give a file with questions")
@@ -185,14 +188,23 @@ def _string(value: object) -> str:
     return value
 
 
+def _columns(source: str, columns: Columns, encoding: str, answered: bool) -> Columns:
+    """Return the columns of question, context and answer."""
+    keys = [key.strip() for key in texts.columns(source, encoding=encoding)]
+    question = _key(source, "--text", columns.text, QUESTION_KEYS, keys)
+    context = _key(source, "--second", columns.second, CONTEXT_KEYS, keys)
+    answer = _key(source, "--label", columns.label, ANSWER_KEYS, keys) if answered else ""
+    return Columns(question, context, answer)
+
+
+def _named(columns: Columns) -> str:
+    parts = {"question": columns.text, "context": columns.second, "answer": columns.label}
+    return ", ".join(f"{what} from {name!r}" for what, name in parts.items() if name)
+
+
 def _table(source: str, columns: Columns, encoding: str, answered: bool) -> Iterator[Question]:
     keys = [key.strip() for key in texts.columns(source, encoding=encoding)]
-    wanted = [
-        _key(source, "--text", columns.text, QUESTION_KEYS, keys),
-        _key(source, "--second", columns.second, CONTEXT_KEYS, keys),
-    ]
-    if answered:
-        wanted.append(_key(source, "--label", columns.label, ANSWER_KEYS, keys))
+    wanted = [columns.text, columns.second, *([columns.label] if answered else [])]
     start, title = _known(START_KEYS, keys) if answered else "", _known(TITLE_KEYS, keys)
     wanted += [name for name in (start, title) if name]
     for row in texts.rows(source, wanted, encoding=encoding):

@@ -17,6 +17,7 @@ from dltool_bert_finetune.dataset import Shares, TextData, by_group, leaks, limi
 from dltool_bert_finetune.tagging_data import Sentences
 
 FEW_WORDS = 5  # a shorter sentence ("LONDON 1996-08-30") may well come twice
+REPEATED = 0.25  # newspapers repeat themselves: tables of results, the weather
 PARTS = 3
 
 
@@ -38,6 +39,7 @@ def load_tagged(sources: dict[str, str], config: TrainConfig, console: Console) 
         _shared({name: _keys(pool) for name, pool in pools.items()}),
         f"sentences of {FEW_WORDS} words and more",
         "take them out of {name}",
+        fail=REPEATED,
     )
     pools = limited(pools, config)
     tags = pools["train"].tags

@@ -6,7 +6,7 @@ import typer
 
 from dltool import asking, options
 from dltool_bert_finetune import choices, pretrain_cli, using
-from dltool_bert_finetune.config import TrainConfig, recipe
+from dltool_bert_finetune.config import SCRATCH, TrainConfig, recipe
 
 TOPIC = "bert-finetune"
 
@@ -61,6 +61,10 @@ def train(
 ) -> None:
     """Train on texts, tagged words or questions; test once; leave a run folder with the model."""
     folder, config, origins = asked.settled(recipe(asked.chosen))
+    if folder is None and config.model != SCRATCH:
+        from dltool_bert_finetune import hub
+
+        hub.expect(config.model, config.revision)
     asked.console.loading()
     from dltool_bert_finetune.train import train as run_training
 

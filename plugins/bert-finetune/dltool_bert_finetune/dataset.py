@@ -120,11 +120,14 @@ def by_group(keys: Sequence[str], fractions: Shares, seed: int, what: str) -> li
     return [sorted(part) for part in parts]
 
 
-def leaks(found: dict[str, tuple[int, int]], what: str, cure: str) -> list[Finding]:
+def leaks(
+    found: dict[str, tuple[int, int]], what: str, cure: str, fail: float = LEAK_FAIL
+) -> list[Finding]:
     """Judge how much of val and test stands in train too.
 
     Args:
         found: of each split, how many are shared and how many there are.
+        fail: the share from which no figure would mean anything.
     """
     findings = []
     for name, (shared, count) in found.items():
@@ -134,6 +137,6 @@ def leaks(found: dict[str, tuple[int, int]], what: str, cure: str) -> list[Findi
                 f"{shared:,} of {count:,} {what} of the {name} split ({share:.1%}, limit "
                 f"{LEAK_WARN:.1%}) are in the training split too"
             )
-            severity = "fail" if share >= LEAK_FAIL else "warn"
+            severity = "fail" if share >= fail else "warn"
             findings.append(Finding("G-D04", severity, message, cure.format(name=name)))
     return findings

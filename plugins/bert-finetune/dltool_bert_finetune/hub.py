@@ -51,8 +51,7 @@ def find(name: str, revision: str, console: Console) -> Source:
             raise ConfigError("E205", "--revision belongs to a name on the Hub, not to a folder")
         check_folder(inner, name)
         return Source(inner, name)
-    looks_like_path = name.startswith((".", "~", "/")) or not NAME.fullmatch(name)
-    if path.exists() or looks_like_path:
+    if path.exists() or not _is_name(name):
         problem = "is a file, not a folder" if path.exists() else "is not there"
         raise DataError(
             "E501",
@@ -61,6 +60,23 @@ def find(name: str, revision: str, console: Console) -> Source:
             cure="check the path",
         )
     return _from_hub(name, revision, console)
+
+
+def expect(name: str, revision: str) -> None:
+    """See, before anything large is loaded, whether a model that is no folder can be had at all.
+
+    Raises:
+        DataError: E501, the Hub does not know it; E504, the Hub cannot be reached.
+    """
+    if Path(name).expanduser().exists() or not _is_name(name):
+        return
+    hub = library.load("huggingface_hub")
+    if _cached(hub, name, _wanted(revision)) is None:
+        _knock(hub, name, revision)
+
+
+def _is_name(name: str) -> bool:
+    return not name.startswith((".", "~", "/")) and NAME.fullmatch(name) is not None
 
 
 def check_folder(folder: Path, name: str) -> dict[str, Any]:
@@ -117,15 +133,25 @@ def _check_weights(folder: Path, name: str) -> None:
             )
 
 
-def _from_hub(name: str, revision: str, console: Console) -> Source:
-    hub = library.load("huggingface_hub")
-    wanted = {"revision": revision or None, "allow_patterns": list(WANTED)}
-    wanted["ignore_patterns"] = list(UNWANTED)
+def _wanted(revision: str) -> dict[str, Any]:
+    return {
+        "revision": revision or None,
+        "allow_patterns": list(WANTED),
+        "ignore_patterns": list(UNWANTED),
+    }
+
+
+def _cached(hub: Any, name: str, wanted: dict[str, Any]) -> Path | None:
+    """Return the folder of a model in the Hub's cache, or nothing where it may be fetched.
+
+    Raises:
+        DltoolError: it is not there, or not whole, and nothing may be fetched.
+    """
     try:
         with library.quiet():
             folder = Path(hub.snapshot_download(name, local_files_only=True, **wanted))
         check_folder(folder, name)
-        return Source(folder, name, folder.name)
+        return folder
     except DltoolError as error:
         if _forbidden():
             raise error
@@ -137,6 +163,15 @@ def _from_hub(name: str, revision: str, console: Console) -> Source:
                 f"{_forbidden()} forbids to fetch it",
                 cure="name a folder that holds it: --model FOLDER",
             ) from None
+    return None
+
+
+def _from_hub(name: str, revision: str, console: Console) -> Source:
+    hub = library.load("huggingface_hub")
+    wanted = _wanted(revision)
+    cached = _cached(hub, name, wanted)
+    if cached is not None:
+        return Source(cached, name, cached.name)
     _knock(hub, name, revision)
     console.note(f"fetching {name} from {hub.constants.ENDPOINT}")
     try:

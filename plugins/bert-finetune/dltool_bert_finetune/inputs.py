@@ -129,6 +129,8 @@ def read_questions(wanted: Wanted, console: Console) -> list[Question]:
 def _whole(item: str, encoding: str) -> str:
     """Return a text, or that of a whole file."""
     is_file = item == texts.STDIN or _is_file(item)
+    if not is_file:
+        _refuse_lost_file(item)
     return "\n".join(texts.lines(item, encoding=encoding)) if is_file else item
 
 
@@ -149,9 +151,14 @@ def _of(item: str, wanted: Wanted, *, paired: bool) -> tuple[list[str], list[str
         )
     if is_file:
         return list(texts.lines(item, encoding=wanted.encoding)), []
-    if texts.kind(item) in texts.SUFFIXES and len(item.split()) == 1:
-        raise DataError("E501", f"there is no file {item!r}", cure="check the path")
+    _refuse_lost_file(item)
     return [item], []
+
+
+def _refuse_lost_file(item: str) -> None:
+    """Refuse a text that is the name of a file, and no such file is there."""
+    if texts.kind(item) in (*texts.SUFFIXES, *files.CONLL, *files.SQUAD) and len(item.split()) == 1:
+        raise DataError("E501", f"there is no file {item!r}", cure="check the path")
 
 
 def _is_file(item: str) -> bool:

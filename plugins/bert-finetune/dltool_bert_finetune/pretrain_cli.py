@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dltool import asking
 from dltool_bert_finetune import choices
+from dltool_bert_finetune.config import SCRATCH
 from dltool_bert_finetune.pretrain_config import PretrainConfig, recipe
 
 TOPIC = "bert-finetune"
@@ -31,6 +32,10 @@ def pretrain(
 ) -> None:
     """Pre-train a BERT on plain text: hidden words and next sentences; train --model takes it."""
     folder, config, origins = asked.settled(recipe(asked.chosen))
+    if folder is None and config.model != SCRATCH:
+        from dltool_bert_finetune import hub
+
+        hub.expect(config.model, config.revision)
     asked.console.loading()
     from dltool_bert_finetune.pretrain import pretrain as run_pretraining
 

@@ -160,7 +160,7 @@ def labels(pieces: WordPieces, sentences: Sentences, targets: Targets) -> Tensor
                     cure="correct the tag, or add training sentences with it",
                 )
     numbers = torch.tensor([known[tag] for tags in sentences.tags for tag in tags])
-    places = torch.from_numpy(pieces.places)
+    places = torch.tensor(pieces.places)
     is_there = places != NOWHERE
     found[places[is_there]] = numbers[is_there]
     return found
@@ -175,7 +175,7 @@ def tags_of(
         logits: (all tokens, C).
         counts: words of each sentence.
     """
-    places = torch.from_numpy(pieces.places)
+    places = torch.tensor(pieces.places)
     shares = logits[places.clamp_min(0)].double().softmax(1)
     best, numbers = shares.max(1)
     otherwise = OUTSIDE if OUTSIDE in classes else classes[0]

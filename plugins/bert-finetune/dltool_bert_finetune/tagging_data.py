@@ -102,7 +102,22 @@ def read(
         DataError: E503, no sentence; E502 and E506, with the line, a row of another width or tags
             that do not pair up with the words.
     """
-    is_json = texts.kind(source) in texts.JSON_LINES
+    kind = texts.kind(source)
+    if kind not in (*CONLL, *MAYBE_CONLL, *texts.JSON_LINES):
+        raise DataError(
+            "E502",
+            f"{source}: this name promises no tagged words",
+            expected=f"{', '.join(CONLL)}, .txt, .tsv or .jsonl, plain or .gz, .xz, .bz2",
+            cure="rename the file after what is in it",
+        )
+    is_json = kind in texts.JSON_LINES
+    if is_json:
+        columns = _keys(source, columns, encoding, tagged)
+        what = f"words from {columns.text!r}" + f", tags from {columns.label!r}" * tagged
+    else:
+        what = f"words in column {columns.text or 1}"
+        what += f", tags in column {columns.label or 'last'}" * tagged
+    console.note(f"{source}: {what}")
     find = _from_json if is_json else _from_conll
     raw = list(find(source, columns, encoding, tagged))
     kept = [_without_blanks(each) for each in raw]
@@ -202,11 +217,17 @@ def _number(option: str, value: str, default: int) -> int:
     return int(value)
 
 
+def _keys(source: str, columns: Columns, encoding: str, tagged: bool) -> Columns:
+    """Return the keys of words and tags in a file of JSON Lines."""
+    keys = texts.columns(source, encoding=encoding)
+    words = _key(source, "--text", columns.text, WORD_KEYS, keys)
+    tags = _key(source, "--label", columns.label, TAG_KEYS, keys) if tagged else ""
+    return Columns(words, "", tags)
+
+
 def _from_json(source: str, columns: Columns, encoding: str, tagged: bool) -> Iterator[_Raw]:
     keys = texts.columns(source, encoding=encoding)
-    wanted = [_key(source, "--text", columns.text, WORD_KEYS, keys)]
-    if tagged:
-        wanted.append(_key(source, "--label", columns.label, TAG_KEYS, keys))
+    wanted = [columns.text, *([columns.label] if tagged else [])]
     by_document = next((key for key in ("document", "doc_id", "title") if key in keys), "")
     wanted += [by_document] if by_document else []
     for row in texts.rows(source, wanted, encoding=encoding):

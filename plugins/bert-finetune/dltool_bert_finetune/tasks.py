@@ -16,7 +16,7 @@ from torch import Tensor
 
 from dltool.console import Console
 from dltool.errors import ConfigError
-from dltool_bert_finetune import answering, entities, measures, squad, tagging, tokens
+from dltool_bert_finetune import answering, entities, kept, measures, squad, tagging
 from dltool_bert_finetune.answering import Windows
 from dltool_bert_finetune.answering_data import Questions
 from dltool_bert_finetune.columns import Examples
@@ -79,18 +79,42 @@ def encode(
         DataError: E506, a label that the training data does not have.
     """
     if isinstance(source, Examples):
-        encoded = tokens.cached(tokeniser, source.texts, source.seconds, console)
+        encoded = kept.tokens(tokeniser, source.texts, source.seconds, console)
         return Inputs(source, encoded, targets.encode(source))
     overlap = stride_of(stride, tokeniser.max_length)
     if isinstance(source, Sentences):
-        spans = [tagging.spans_of_words(words) for words in source.words]
-        pieces = tagging.encode(tokeniser, source.texts, spans, overlap)
+        pieces = _pieces(tokeniser, source, overlap, console)
         values = tagging.labels(pieces, source, targets)
         return Inputs(source, pieces.tokens, values, pieces=pieces)
     answering.refuse_narrow(tokeniser.max_length)
-    windows = answering.encode(tokeniser, source.rows, overlap)
+    windows = _windows(tokeniser, source, overlap, console)
     values = answering.labels(windows, source)
     return Inputs(source, windows.tokens, values, windows=windows)
+
+
+def _pieces(tokeniser: Tokeniser, source: Sentences, overlap: int, console: Console) -> WordPieces:
+    spans = [tagging.spans_of_words(words) for words in source.words]
+    return kept.through(
+        WordPieces,
+        lambda: tagging.encode(tokeniser, source.texts, spans, overlap),
+        tokeniser,
+        str(overlap),
+        (part for words in source.words for part in (*words, "")),
+        sum(map(len, source.texts)),
+        console,
+    )
+
+
+def _windows(tokeniser: Tokeniser, source: Questions, overlap: int, console: Console) -> Windows:
+    return kept.through(
+        Windows,
+        lambda: answering.encode(tokeniser, source.rows, overlap),
+        tokeniser,
+        str(overlap),
+        (part for row in source.rows for part in (row.question, row.context)),
+        sum(len(row.question) + len(row.context) for row in source.rows),
+        console,
+    )
 
 
 def refuse_idle_options(config: TrainConfig, targets: Targets) -> None:
@@ -214,7 +238,7 @@ def losses(logits: Tensor, inputs: Inputs) -> Tensor:
         assert isinstance(inputs.source, Sentences)
         counts = torch.tensor([len(words) for words in inputs.source.words])
         owners = torch.arange(len(counts)).repeat_interleave(counts)
-        places = torch.from_numpy(inputs.pieces.places)
+        places = torch.tensor(inputs.pieces.places)
         is_there = places != tagging.NOWHERE
         values = F.cross_entropy(
             logits[places[is_there]].double(), inputs.values[places[is_there]], reduction="none"
@@ -222,7 +246,7 @@ def losses(logits: Tensor, inputs: Inputs) -> Tensor:
         owners = owners[is_there]
     else:
         assert inputs.windows is not None
-        values, owners = _window_losses(logits, inputs), torch.from_numpy(inputs.windows.question)
+        values, owners = _window_losses(logits, inputs), torch.tensor(inputs.windows.question)
     worst = torch.zeros(len(inputs.source), dtype=values.dtype)
     return worst.scatter_reduce(0, owners, values, "amax")
 

@@ -1,12 +1,9 @@
-"""Texts to token numbers: once, in a compact form that is mapped from disk when it is large."""
+"""Texts to token numbers, one after the other without padding."""
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,8 +12,6 @@ import torch
 from torch import Tensor
 
 from dltool import files
-from dltool.console import Console
-from dltool.data.download import cache_folder
 from dltool.errors import CheckpointError
 from dltool_bert_finetune import library
 
@@ -25,7 +20,6 @@ def _words(line: str) -> tuple[str, ...]:
     return tuple(line.split())
 
 
-CACHE_FROM = 4 << 20  # characters; less is tokenised in a moment
 CHUNK = 1000
 IGNORED = -100  # the label of a token that is not learnt from
 # what a library wrote down of how it once called the tokeniser; it would cut and pad for others
@@ -249,54 +243,3 @@ def train_wordpiece(texts: Iterable[str], size: int) -> Any:
 def _bert_tokeniser(vocabulary: Mapping[str, int]) -> Any:
     transformers = library.load("transformers")
     return transformers.BertTokenizerFast(vocab=dict(vocabulary), do_lower_case=True)
-
-
-def cached(
-    tokeniser: Tokeniser, texts: Sequence[str], seconds: Sequence[str], console: Console
-) -> Tokens:
-    """Return the tokens of texts; many texts are tokenised once and then mapped from the cache.
-
-    The cache's name is a hash of the texts, of the tokeniser and of the length.
-    """
-    if sum(map(len, texts)) + sum(map(len, seconds)) < CACHE_FROM:
-        return tokeniser.encode(texts, seconds)
-    folder = cache_folder("bert-finetune-tokens") / _key(tokeniser, texts, seconds)
-    found = _mapped(folder)
-    if found is None:
-        console.note(f"tokenising {len(texts):,} texts, once; they are kept in {folder}")
-        made = tokeniser.encode(texts, seconds)
-        with files.folder_written_atomically(folder) as temporary:
-            for name in ("ids", "segments", "ends"):
-                np.save(temporary / f"{name}.npy", getattr(made, name))
-            files.write_json_atomic(temporary / "facts.json", {"cut": made.cut})
-        found = _mapped(folder) or made
-    return found
-
-
-def _key(tokeniser: Tokeniser, texts: Sequence[str], seconds: Sequence[str]) -> str:
-    digest = hashlib.sha256(tokeniser.files()["tokenizer.json"])
-    digest.update(f"{tokeniser.max_length} {tokeniser.segments}".encode())
-    for part in (texts, seconds):
-        digest.update(f"{len(part)}".encode())
-        for text in part:
-            data = text.encode("utf-8", "surrogatepass")
-            digest.update(f"{len(data)}:".encode() + data)
-    return digest.hexdigest()[:32]
-
-
-def _mapped(folder: Path) -> Tokens | None:
-    """Return what is in the cache, or nothing where it is not whole."""
-    try:
-        cut = int(json.loads((folder / "facts.json").read_text(encoding="utf-8"))["cut"])
-        parts = {
-            name: np.load(folder / f"{name}.npy", mmap_mode="r")
-            for name in ("ids", "ends", "segments")
-            if (folder / f"{name}.npy").stat().st_size > 128
-        }
-        ids, ends = parts["ids"], parts["ends"]
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-    segments = parts.get("segments", np.zeros(0, np.uint8))
-    if not len(ends) or int(ends[-1]) != len(ids) or len(segments) not in (0, len(ids)):
-        return None
-    return Tokens(ids, segments, ends, cut)

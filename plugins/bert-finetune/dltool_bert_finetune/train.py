@@ -9,6 +9,7 @@ on validation data; the test data is used once, at the end.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,6 +44,7 @@ class Outcome:
     seconds: float
     texts_per_second: float
     fill: float
+    feature_seconds: float = 0.0
 
 
 def train(
@@ -135,7 +137,9 @@ def _loop(
     with training.session(
         run, network, optimizer, settings, scheduler=scheduler, console=console, resume=resume
     ) as session:
+        begun = time.perf_counter()
         features, trained = _features(config, prepared, console), network
+        feature_seconds = time.perf_counter() - begun
         if features is not None:
             source, trained = FeatureBatches(texts, features["train"]), frozen.head_of(network)
         for epoch in session.epochs(config.epochs):
@@ -158,6 +162,7 @@ def _loop(
             seconds=session.stopwatch.seconds,
             texts_per_second=session.samples_per_second,
             fill=source.fill,
+            feature_seconds=feature_seconds if features is not None else 0.0,
         )
 
 
@@ -257,6 +262,7 @@ def _finish(
         "fill": round(outcome.fill, 4),
         "training_seconds": round(outcome.seconds, 3),
         "texts_per_second": round(outcome.texts_per_second, 1),
+        "feature_seconds": round(outcome.feature_seconds, 3),
         "findings": [found.as_dict() for found in findings],
     }
     results = {key: result[key] for key in ("headline", "best_epoch", "best_value")}

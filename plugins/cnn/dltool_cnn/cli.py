@@ -9,18 +9,8 @@ import typer
 
 from dltool import asking, options, runs
 from dltool.console import Console
-from dltool.options import data_option, training_option
-from dltool_cnn import cli_deploy, cli_study
-from dltool_cnn.config import (
-    AUGMENTATIONS,
-    LOADERS,
-    MODELS,
-    SCHEDULES,
-    TrainConfig,
-    class_names,
-    numbers,
-    recipe,
-)
+from dltool_cnn import cli_deploy, cli_models, cli_study, flags, recipes
+from dltool_cnn.config import TrainConfig, class_names, numbers
 
 TOPIC = "cnn"
 
@@ -41,57 +31,36 @@ def root() -> None:
 @asking.trains(TrainConfig, TOPIC)
 def train(
     asked: asking.Asked[TrainConfig],
-    data: Annotated[
-        str,
-        data_option(
-            "digits, mnist, fashion-mnist, cifar10, an image folder with one subfolder a class, "
-            "or a zip of one."
-        ),
-    ] = TrainConfig.data,
+    data: flags.Data = TrainConfig.data,
     data_root: options.DataRootOption = None,
-    image_size: Annotated[
-        int, data_option("Side to bring images to; 0: as they are, 64 at most.", min=0)
-    ] = TrainConfig.image_size,
-    augment: Annotated[
-        str,
-        data_option(
-            f"Comma-separated: {', '.join(AUGMENTATIONS)}; or none.",
-            show_default=options.BY_RECIPE,
-        ),
-    ] = TrainConfig.augment,
-    val_fraction: Annotated[
-        float,
-        data_option("Training share that chooses the best epoch.", show_default=options.BY_RECIPE),
-    ] = TrainConfig.val_fraction,
-    test_fraction: Annotated[
-        float, data_option("Share for the final test where the data has no test part.")
-    ] = TrainConfig.test_fraction,
-    loader: Annotated[
-        str, data_option(f"{', '.join(LOADERS)}: hold all images on the device, or stream them.")
-    ] = TrainConfig.loader,
-    workers: Annotated[
-        int, data_option("Processes that read images.", min=0)
-    ] = TrainConfig.workers,
-    model: Annotated[str, training_option(f"{', '.join(MODELS)}.")] = TrainConfig.model,
-    hidden: Annotated[str, training_option("Hidden widths of mlp.")] = TrainConfig.hidden,
-    width: Annotated[
-        int,
-        training_option(
-            "Channels of simple-cnn's first layer.", min=1, show_default=options.BY_RECIPE
-        ),
-    ] = TrainConfig.width,
-    dropout: Annotated[
-        float, training_option("Dropout before the last layer of mlp and simple-cnn.")
-    ] = TrainConfig.dropout,
-    schedule: Annotated[str, training_option(f"{', '.join(SCHEDULES)}.")] = TrainConfig.schedule,
-    label_smoothing: Annotated[
-        float, training_option("Share of the target spread over all classes.")
-    ] = TrainConfig.label_smoothing,
+    image_size: flags.ImageSize = TrainConfig.image_size,
+    augment: flags.Augment = TrainConfig.augment,
+    val_fraction: flags.ValFraction = TrainConfig.val_fraction,
+    test_fraction: flags.TestFraction = TrainConfig.test_fraction,
+    balance: flags.Balance = TrainConfig.balance,
+    loader: flags.Loader = TrainConfig.loader,
+    workers: flags.Workers = TrainConfig.workers,
+    model: flags.Model = TrainConfig.model,
+    recipe: flags.Recipe = TrainConfig.recipe,
+    hidden: flags.Hidden = TrainConfig.hidden,
+    width: flags.Width = TrainConfig.width,
+    dropout: flags.Dropout = TrainConfig.dropout,
+    optimizer: flags.Optimizer = TrainConfig.optimizer,
+    schedule: flags.Schedule = TrainConfig.schedule,
+    label_smoothing: flags.LabelSmoothing = TrainConfig.label_smoothing,
+    find_lr: flags.FindLr = TrainConfig.find_lr,
+    compile: flags.Compile = TrainConfig.compile,
+    pretrained: flags.Pretrained = TrainConfig.pretrained,
+    weights: flags.Weights = TrainConfig.weights,
+    freeze: flags.Freeze = TrainConfig.freeze,
+    head_lr: flags.HeadLr = TrainConfig.head_lr,
+    backbone_lr: flags.BackboneLr = TrainConfig.backbone_lr,
+    lora_rank: flags.LoraRank = TrainConfig.lora_rank,
+    lora_alpha: flags.LoraAlpha = TrainConfig.lora_alpha,
+    lora_targets: flags.LoraTargets = TrainConfig.lora_targets,
 ) -> None:
     """Train a classifier; test it once; leave a run folder with the model."""
-    chosen = asked.chosen
-    defaults = recipe(chosen.get("data", data), chosen.get("model", model))
-    folder, config, origins = asked.settled(defaults)
+    folder, config, origins = asked.settled(recipes.recipe(asked.chosen))
     asked.console.loading()
     from dltool_cnn.train import train as run_training
 
@@ -112,19 +81,9 @@ def evaluate(
     min_accuracy: Annotated[
         float | None, typer.Option(min=0.0, max=1.0, help="Exit 6 below this accuracy.")
     ] = None,
-    plot: Annotated[
-        Path | None,
-        typer.Option(
-            help="Confusion matrix picture [default: in the run's pictures].", show_default=False
-        ),
-    ] = None,
-    pictures: Annotated[
-        bool,
-        typer.Option(
-            "--pictures",
-            help="Draw curves, worst mistakes, calibration and filters into the run's pictures.",
-        ),
-    ] = False,
+    plot: flags.Plot = None,
+    pictures: flags.Pictures = False,
+    tta: flags.Tta = "none",
     device: options.DeviceOption = "auto",
     json: options.JsonOption = False,
 ) -> None:
@@ -142,6 +101,7 @@ def evaluate(
         min_accuracy=min_accuracy,
         plot=plot,
         pictures=pictures,
+        tta=tta,
         device=device,
         console=console,
     )
@@ -160,21 +120,10 @@ def predict(
     grid: Annotated[
         Path | None, typer.Option(help="Write a picture of the images with their labels.")
     ] = None,
-    explain: Annotated[
-        bool,
-        typer.Option(
-            "--explain",
-            help="Draw where a convolutional network looked (Grad-CAM), for the first 48 images.",
-        ),
-    ] = False,
-    explain_out: Annotated[
-        Path | None,
-        typer.Option(
-            help="That picture, .png [default: pictures/grad-cam.png in the run].",
-            show_default=False,
-        ),
-    ] = None,
+    explain: flags.Explain = False,
+    explain_out: flags.ExplainOut = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Images a batch.")] = 256,
+    tta: flags.Tta = "none",
     device: options.DeviceOption = "auto",
     json: options.JsonOption = False,
 ) -> None:
@@ -192,6 +141,7 @@ def predict(
         grid=grid,
         explain=(explain_out or folder / "pictures" / "grad-cam.png") if drawn else None,
         batch_size=batch_size,
+        tta=tta,
         device=device,
         console=console,
     )
@@ -217,11 +167,9 @@ def import_(
     std: Annotated[str, typer.Option(help="Deviation of each channel, comma-separated.")],
     out: Annotated[Path, typer.Option(help="Model folder to make.")],
     image_size: Annotated[int, typer.Option(min=1, help="Side that images are brought to.")],
-    model: Annotated[str, typer.Option(help=f"{', '.join(MODELS)}.")] = "resnet20",
-    hidden: Annotated[str, typer.Option(help="Hidden widths of mlp.")] = TrainConfig.hidden,
-    width: Annotated[
-        int, typer.Option(min=1, help="Channels of simple-cnn's first layer.")
-    ] = TrainConfig.width,
+    model: flags.Model = "resnet20",
+    hidden: flags.Hidden = TrainConfig.hidden,
+    width: flags.Width = TrainConfig.width,
     key: Annotated[str | None, typer.Option(help="Where the weights are in the file.")] = None,
     strip_prefix: Annotated[
         str | None, typer.Option(help="Take this off names [default: module., model. and such].")
@@ -243,7 +191,7 @@ def import_(
         height=image_size,
         width=image_size,
         num_classes=len(names),
-        hidden=settings.hidden_widths if model == "mlp" else (),
+        hidden=settings.hidden_widths,
         base_width=width,
     )
     import_weights(
@@ -259,5 +207,6 @@ def import_(
     )
 
 
+cli_models.register(app)
 cli_deploy.register(app)
 cli_study.register(app)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from dltool import ranges
 from dltool.errors import ConfigError
@@ -14,14 +13,38 @@ from dltool.training_config import TrainingConfig
 MODELS = {
     "linear": "softmax regression: one linear layer",
     "mlp": "fully connected layers with ReLU (--hidden, --dropout)",
+    "resmlp": "one fully connected layer used twice beside an identity (--hidden, one width)",
     "lenet": "LeNet-5 of 1998: sigmoid and average pooling; 61,706 parameters on 28x28",
+    "lenet-bn": "LeNet with batch normalisation; 44,878 on 28x28",
     "simple-cnn": "three convolutions with batch normalisation (--width)",
+    "preact": "a small pre-activation residual network for small images (--width)",
+    "cnn-5x5": "two 5x5 convolutions of 10 and 20 channels; 8,490 on 28x28",
+    "cnn16": "16 and 32 channels, a layer of 128; 206,922 on 28x28",
+    "cnn2": "32 and 64 channels, a layer of 128; 421,642 on 28x28",
+    "cnn2-bn": "cnn2 with batch normalisation; 421,834 on 28x28",
+    "cnn5": "five convolutions up to 256 channels, dropout; 1,772,490 for grey images",
+    "inception-small": "two small Inception blocks; 97,298 on 28x28",
+    "resnet-small": "two residual blocks without norms; 41,514 on 28x28",
     "resnet20": "ResNet-20 for small images (He et al., 2015); 0.27 M parameters",
     "resnet18": "ResNet-18 from torchvision, with a small stem below 64 pixels",
+    "resnet34": "ResNet-34 from torchvision, with a small stem below 64 pixels",
+    "resnet18-d2l": "ResNet-18 as lessons build it; 11,178,378 for grey images",
+    "plain18": "the same eighteen layers without shortcuts",
+    "alexnet": "AlexNet for 224x224; 46,764,746 for grey images",
+    "vgg11": "VGG-11 for 224x224; 128,806,154 for grey images (--width 16: a quarter)",
+    "nin": "network in network for 224x224; 1,992,166 for grey images",
+    "googlenet": "GoogLeNet: nine Inception blocks; 5,977,530 for grey images",
 }
-SCHEDULES = ("one-cycle", "cosine", "constant")
+TORCHVISION = "tv:"
+OPTIMIZERS = ("adamw", "sgd", "muon")
+SCHEDULES = ("one-cycle", "cosine", "step", "plateau", "constant")
 LOADERS = ("auto", "resident", "stream")
-AUGMENTATIONS = ("flip", "crop")
+AUGMENTATIONS = (
+    *("flip", "alternating-flip", "vflip", "crop", "rotate", "scale", "color"),
+    *("cutout", "erase", "mixup", "cutmix"),
+)
+RECIPES = ("usual", "fast", "best")
+LORA_TARGETS = ("query", "key", "value", "output")
 
 
 @dataclass(frozen=True)
@@ -35,7 +58,15 @@ class TrainConfig(TrainingConfig):
         learning_rate: peak of the schedule.
         augment: comma-separated names, or `none`.
         hidden: widths of the hidden layers of `mlp`, comma-separated.
-        width: channels of the first convolution of `simple-cnn`.
+        width: channels of the first layer of networks that can be had in widths; 0: their own.
+        recipe: which settings fill what is not given, see `recipes`.
+        balance: draw every class equally often.
+        pretrained: begin from torchvision's published weights, `weights`: from those of a file.
+        freeze: `backbone`, `none`, or how many of the first blocks.
+        head_lr, backbone_lr: rates of the last layer and of all before; 0: `learning_rate`.
+        lora_rank: train low-rank changes of attention and the head alone; 0: off.
+        lora_alpha: scale of these changes is alpha / rank; 0: twice the rank.
+        find_lr: test learning rates first, and take the suggested one where none is given.
         val_fraction, test_fraction: shares split off where the data has no such split.
         loader: `resident` holds all images on the device, `stream` reads them from disk.
     """
@@ -44,24 +75,40 @@ class TrainConfig(TrainingConfig):
     data_root: str = ""
     model: str = "simple-cnn"
     epochs: int = 12
+    recipe: str = "usual"
+    optimizer: str = "adamw"
     schedule: str = "one-cycle"
     label_smoothing: float = 0.05
     augment: str = "none"
     image_size: int = 0
     hidden: str = "256"
     dropout: float = 0.0
-    width: int = 16
+    width: int = 0
     val_fraction: float = 0.1
     test_fraction: float = 0.2
+    balance: bool = False
     loader: str = "auto"
     workers: int = 2
+    pretrained: bool = False
+    weights: str = ""
+    freeze: str = "none"
+    head_lr: float = 0.0
+    backbone_lr: float = 0.0
+    lora_rank: int = 0
+    lora_alpha: float = 0.0
+    lora_targets: str = "query,value"
+    find_lr: bool = False
+    compile: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        ranges.one_of("--model", self.model, tuple(MODELS))
+        if not self.model.startswith(TORCHVISION):
+            ranges.one_of("--model", self.model, tuple(MODELS))
+        ranges.one_of("--recipe", self.recipe, RECIPES)
+        ranges.one_of("--optimizer", self.optimizer, OPTIMIZERS)
         ranges.one_of("--schedule", self.schedule, SCHEDULES)
         ranges.one_of("--loader", self.loader, LOADERS)
-        ranges.at_least("--width", self.width, 1)
+        ranges.at_least("--width", self.width, 0)
         ranges.at_least("--image-size", self.image_size, 0)
         ranges.inside("--label-smoothing", self.label_smoothing, 0.0, 0.9)
         ranges.inside("--dropout", self.dropout, 0.0, 0.95)
@@ -69,13 +116,60 @@ class TrainConfig(TrainingConfig):
         ranges.inside("--test-fraction", self.test_fraction, 0.0, 0.5, open_low=True)
         for name in self.augmentations:
             ranges.one_of("--augment", name, AUGMENTATIONS)
-        if not all(width > 0 for width in self.hidden_widths):
+        self._check_transfer()
+        if not self.hidden_widths or not all(width > 0 for width in self.hidden_widths):
             raise ConfigError(
                 "E202",
                 "--hidden needs positive widths",
                 received=self.hidden,
                 cure="use --hidden 256",
             )
+
+    def _check_transfer(self) -> None:
+        """Refuse settings of transfer learning that make no sense, alone or together."""
+        ranges.inside("--head-lr", self.head_lr, 0.0, 100.0)
+        ranges.inside("--backbone-lr", self.backbone_lr, 0.0, 100.0)
+        ranges.at_least("--lora-rank", self.lora_rank, 0)
+        ranges.inside("--lora-alpha", self.lora_alpha, 0.0, 1e6)
+        for name in self.lora_modules:
+            ranges.one_of("--lora-targets", name, LORA_TARGETS)
+        if self.freeze not in ("backbone", "none") and not self.freeze.isdecimal():
+            raise ConfigError(
+                "E206",
+                f"--freeze {self.freeze!r} is not known",
+                expected="backbone, none, or a number of blocks",
+                cure="use --freeze backbone",
+            )
+        is_fresh = not (self.pretrained or self.weights)
+        if self.pretrained and self.weights:
+            raise ConfigError("E205", "--pretrained and --weights both name weights")
+        if self.pretrained and not self.model.startswith(TORCHVISION):
+            raise ConfigError(
+                "E205",
+                f"there are no published weights for {self.model}",
+                cure="use a model of torchvision, as --model tv:resnet18, or --weights FILE",
+            )
+        if is_fresh and (self.freeze != "none" or self.lora_rank):
+            option = "--lora-rank" if self.lora_rank else "--freeze"
+            raise ConfigError(
+                "E205",
+                f"{option} would keep random weights as they are",
+                cure="add --pretrained or --weights FILE",
+            )
+        if self.lora_rank and self.freeze != "none":
+            raise ConfigError(
+                "E205", "--lora-rank freezes the network itself", cure="leave --freeze out"
+            )
+
+    @property
+    def lora_modules(self) -> tuple[str, ...]:
+        """The names in `lora_targets`."""
+        return tuple(name.strip() for name in self.lora_targets.split(",") if name.strip())
+
+    @property
+    def lora_scale(self) -> float:
+        """Alpha of the low-rank changes."""
+        return self.lora_alpha or 2.0 * self.lora_rank
 
     @property
     def augmentations(self) -> tuple[str, ...]:
@@ -96,26 +190,6 @@ class TrainConfig(TrainingConfig):
                 expected="whole numbers",
                 cure="use --hidden 512,256,128",
             ) from error
-
-
-# What a data set wants; flags and --config come before it.
-DATA_RECIPES: dict[str, dict[str, Any]] = {
-    "digits": {"epochs": 25, "batch_size": 64, "width": 32},
-    "mnist": {"epochs": 2, "batch_size": 256, "val_fraction": 1 / 12},
-    "fashion-mnist": {"epochs": 12, "batch_size": 256, "augment": "flip", "val_fraction": 1 / 12},
-    "cifar10": {"epochs": 20, "batch_size": 256, "augment": "flip,crop", "val_fraction": 0.1},
-}
-FOLDER_RECIPE: dict[str, Any] = {"epochs": 20, "augment": "flip,crop"}
-MODEL_RECIPES: dict[str, dict[str, Any]] = {
-    "mlp": {"learning_rate": 0.003},
-    "lenet": {"learning_rate": 0.005},
-    "resnet18": {"learning_rate": 0.003},
-}
-
-
-def recipe(data: str, model: str) -> dict[str, Any]:
-    """Return the settings that suit a data set and a model."""
-    return {**MODEL_RECIPES.get(model, {}), **DATA_RECIPES.get(data, FOLDER_RECIPE)}
 
 
 def class_names(text: str) -> tuple[str, ...]:
@@ -162,3 +236,22 @@ def numbers(option: str, text: str) -> tuple[float, ...]:
             cure=f"use {option} 0.485,0.456,0.406",
         )
     return values
+
+
+def image_shape(text: str) -> tuple[int, int, int]:
+    """Return channels, height and width out of `1x28x28`.
+
+    Raises:
+        ConfigError: it is not of that form, or no image has it.
+    """
+    parts = text.lower().split("x")
+    values = [int(part) if part.isdecimal() else 0 for part in parts]
+    if len(values) != 3 or values[0] not in (1, 3) or not all(0 < v <= 4096 for v in values[1:]):
+        raise ConfigError(
+            "E202",
+            "--input is not understood",
+            received=text,
+            expected="1 or 3 channels, height and width",
+            cure="use --input 3x224x224",
+        )
+    return values[0], values[1], values[2]

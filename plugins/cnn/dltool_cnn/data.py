@@ -21,7 +21,8 @@ from dltool.guards.data import check_data
 from dltool.guards.facts import Facts
 from dltool.guards.findings import Finding
 from dltool_cnn.config import TrainConfig
-from dltool_cnn.model import SMALL_IMAGE
+from dltool_cnn.models import zoo
+from dltool_cnn.models.spec import SMALL_IMAGE
 
 RESIDENT_BYTES = 2 << 30
 EVALUATION_BATCH = 500
@@ -66,6 +67,7 @@ class ImageData:
 
     Attributes:
         mean, std: per channel on the 0-to-1 scale, over the training images alone.
+        side: side that the network enlarges images to; they stay small in memory. 0: none.
         facts: counts and fingerprint, for the run folder.
     """
 
@@ -76,27 +78,36 @@ class ImageData:
     form: Form
     mean: list[float]
     std: list[float]
+    side: int = 0
     facts: dict[str, Any] = field(default_factory=dict)
     findings: list[Finding] = field(default_factory=list)
 
 
-def load(config: TrainConfig, device: torch.device, console: Console) -> ImageData:
+def load(
+    config: TrainConfig, device: torch.device, console: Console, *, enlarge: bool = True
+) -> ImageData:
     """Load, split and check the data that a config names.
+
+    Args:
+        enlarge: leave it to the network to enlarge images of named sets; otherwise they are
+            brought to the size here.
 
     Raises:
         DataError: it is missing, damaged beyond use, or too little to learn from.
     """
-    pools, classes, form, facts = _pools(config, device, console)
+    side = _wanted_side(config)
+    pools, classes, form, facts = _pools(config, side, device, console, enlarge=enlarge)
     pools = _three_splits(pools, config, classes, console)
     mean, std = _statistics(pools["train"], form)
     data = ImageData(
-        train=_batches(pools["train"], config, form, device, train=True),
+        train=_train_batches(pools["train"], config, form, device, len(classes)),
         val=_batches(pools["val"], config, form, device),
         test=_batches(pools["test"], config, form, device),
         classes=classes,
         form=form,
         mean=mean,
         std=std,
+        side=side if max(form.height, form.width) < side else 0,
     )
     data.findings = _check(pools, len(classes), full=config.guards.endswith("full"))
     counts = {name: len(pool.labels) for name, pool in pools.items()}
@@ -110,12 +121,19 @@ def load(config: TrainConfig, device: torch.device, console: Console) -> ImageDa
     return data
 
 
+def _wanted_side(config: TrainConfig) -> int:
+    """Return the side that images are brought to, 0 to keep or choose."""
+    if config.image_size or not zoo.is_zoo(config.model):
+        return config.image_size
+    return zoo.usual_side(config.model)
+
+
 def _pools(
-    config: TrainConfig, device: torch.device, console: Console
+    config: TrainConfig, side: int, device: torch.device, console: Console, *, enlarge: bool
 ) -> tuple[dict[str, Pool], tuple[str, ...], Form, dict[str, Any]]:
     """Read a named set or a path into pools by split name."""
     if config.data not in named.NAMED:
-        return _path_pools(config, device, console)
+        return _path_pools(config, side, device, console)
     root = Path(config.data_root) if config.data_root else None
     loaded = named.load_named(config.data, root, console)
     pools = {"train": Pool(loaded.train_labels, loaded.train_images)}
@@ -123,10 +141,12 @@ def _pools(
         pools["test"] = Pool(loaded.test_labels, loaded.test_images)
     else:
         pools = {"all": pools["train"]}
-    side = config.image_size
     for pool in pools.values():
         assert pool.images is not None
-        pool.images = resized(pool.images, side).to(device)
+        is_smaller = max(pool.images.shape[2:]) < side
+        if not (enlarge and is_smaller):
+            pool.images = resized(pool.images, side)
+        pool.images = pool.images.to(device)
         pool.labels = pool.labels.to(device)
     sample = next(iter(pools.values())).images
     assert sample is not None
@@ -144,7 +164,7 @@ def resized(images: Tensor, side: int) -> Tensor:
 
 
 def _path_pools(
-    config: TrainConfig, device: torch.device, console: Console
+    config: TrainConfig, side: int, device: torch.device, console: Console
 ) -> tuple[dict[str, Pool], tuple[str, ...], Form, dict[str, Any]]:
     path = Path(config.data)
     if not path.exists():
@@ -157,7 +177,7 @@ def _path_pools(
         )
     tree = image_files.scan(path)
     everything = [item for items in tree.splits.values() for item in items]
-    form = choose_form(everything, config.image_size)
+    form = choose_form(everything, side)
     facts: dict[str, Any] = {"source": str(path), "ignored": len(tree.ignored)}
     if tree.ignored:
         console.note(f"{len(tree.ignored)} files are no images and were left out")
@@ -277,34 +297,51 @@ def _statistics(pool: Pool, form: Form) -> tuple[list[float], list[float]]:
     return mean.tolist(), std.clamp_min(1e-3).tolist()
 
 
-def _batches(
-    pool: Pool, config: TrainConfig, form: Form, device: torch.device, *, train: bool = False
+def _train_batches(
+    pool: Pool, config: TrainConfig, form: Form, device: torch.device, num_classes: int
 ) -> Batches:
-    size = config.batch_size if train else EVALUATION_BATCH
+    size = config.batch_size
     # batch normalisation cannot train on a single sample: let a lone last one wait for its turn
-    drop = train and len(pool.labels) % size == 1 and len(pool.labels) > 1
-    augment = config.augmentations if train else ()
+    drop = len(pool.labels) % size == 1 and len(pool.labels) > 1
+    return _batches(
+        pool,
+        config,
+        form,
+        device,
+        batch_size=size,
+        shuffle=True,
+        augment=config.augmentations,
+        drop_last=drop,
+        num_classes=num_classes,
+        is_balanced=config.balance,
+    )
+
+
+def _batches(
+    pool: Pool,
+    config: TrainConfig,
+    form: Form,
+    device: torch.device,
+    *,
+    batch_size: int = EVALUATION_BATCH,
+    shuffle: bool = False,
+    **others: Any,
+) -> Batches:
+    shared: dict[str, Any] = {
+        "batch_size": batch_size,
+        "seed": config.seed,
+        "shuffle": shuffle,
+        **others,
+    }
     if pool.images is not None:
-        return Resident(
-            pool.images,
-            pool.labels,
-            batch_size=size,
-            seed=config.seed,
-            shuffle=train,
-            augment=augment,
-            drop_last=drop,
-        )
+        return Resident(pool.images, pool.labels, **shared)
     return Streamed(
         pool.items,
         size=(form.height, form.width),
         mode=form.mode,
-        batch_size=size,
-        seed=config.seed,
-        shuffle=train,
-        augment=augment,
-        drop_last=drop,
         workers=config.workers,
         device=device,
+        **shared,
     )
 
 

@@ -17,8 +17,9 @@ from dltool.data.resident import Resident
 from dltool.guards import labels as label_guards
 from dltool.picture_grid import image_grid
 from dltool_cnn import survey as surveys
-from dltool_cnn.config import TrainConfig, recipe
+from dltool_cnn.config import TrainConfig
 from dltool_cnn.data import choose_form, resized
+from dltool_cnn.recipes import recipe
 from dltool_cnn.survey import Survey
 
 SHOWN = 5
@@ -45,7 +46,7 @@ def describe_data(
         DataError: it is not there, or nothing in it can be read.
         ConfigError: an augmentation is not known.
     """
-    usual = recipe(data, TrainConfig.model).get("augment", TrainConfig.augment)
+    usual = recipe({"data": data}).get("augment", TrainConfig.augment)
     config = TrainConfig(
         data=data,
         data_root=str(data_root or ""),
@@ -119,8 +120,10 @@ def draw_samples(
         seed=config.seed,
         shuffle=False,
         augment=config.augmentations,
+        num_classes=len(survey.classes),
     )
-    versions = [next(iter(parts.batches(epoch)))[0] for epoch in range(variants)]
+    # mixtures come as floats
+    versions = [next(iter(parts.batches(k)))[0].to(torch.uint8) for k in range(variants)]
     chosen = torch.linspace(0, len(images) - 1, min(count, len(images))).round().long()
     tiles: list[Tensor] = []
     titles: list[str] = []

@@ -23,6 +23,7 @@ from dltool_cnn.config import TrainConfig
 from dltool_cnn.data import EVALUATION_BATCH, Batches, Form, load, read_images
 from dltool_cnn.mistakes import Answers
 from dltool_cnn.predict import LoadedModel, load_classifier
+from dltool_cnn.tta import mirrored_too
 
 SPLITS = ("test", "val", "train")
 
@@ -62,6 +63,7 @@ def evaluate_run(
     min_accuracy: float | None,
     plot: Path | None,
     pictures: bool,
+    tta: str,
     device: str,
     console: Console,
 ) -> None:
@@ -74,9 +76,10 @@ def evaluate_run(
         raise ConfigError("E206", f"--split {split!r} is not known", expected=", ".join(SPLITS))
     choice = devices.choose(device)
     loaded = load_classifier(folder, choice.device)
+    model = mirrored_too(loaded.model, tta)
     batches, source = stored_batches(folder, loaded, data, data_root, split, choice.device, console)
     answers = Answers()
-    matrix, loss = evaluate(loaded.model, batches, len(loaded.classes), answers)
+    matrix, loss = evaluate(model, batches, len(loaded.classes), answers)
     score = metrics.accuracy_score(matrix)
     report = metrics.class_report(matrix, loaded.classes)
     picture = drawings.draw_confusions(folder, split, matrix, loaded.classes, plot)
@@ -85,6 +88,7 @@ def evaluate_run(
         "run": str(folder),
         "data": source,
         "split": split,
+        "tta": tta,
         "accuracy": score.as_dict(),
         "loss": loss,
         "calibration": calibration,
@@ -136,7 +140,8 @@ def stored_batches(
     if data is not None and data not in named.NAMED:
         return _path_batches(loaded, data, split, device, console), data
     config = _config(folder, loaded, data, data_root)
-    found = load(config, device, console)
+    # the run's own images are enlarged by its network; others are brought to the same size here
+    found = load(config, device, console, enlarge=data is None)
     if (found.form, tuple(found.classes)) != (loaded.form, loaded.classes):
         raise DataError(
             "E506",
@@ -160,7 +165,7 @@ def _config(
         config = TrainConfig(data=data, image_size=loaded.form.height)
     changes: dict[str, Any] = {"augment": "none"}
     if data is not None:
-        changes["data"] = data
+        changes |= {"data": data, "image_size": loaded.form.height}
     if data_root is not None:
         changes["data_root"] = str(data_root)
     return dataclasses.replace(config, **changes)

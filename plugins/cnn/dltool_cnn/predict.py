@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,16 +11,17 @@ from typing import Any, TypeVar
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from dltool import checkpoint, plots, runs, trained
 from dltool import device as devices
 from dltool.console import Console
 from dltool.data import images as image_files
 from dltool.errors import DataError
-from dltool_cnn import gradcam
+from dltool_cnn import gradcam, lora
 from dltool_cnn.data import Form
 from dltool_cnn.model import Classifier, Spec, build, count_parameters
+from dltool_cnn.tta import mirrored_too
 
 Item = TypeVar("Item")
 
@@ -48,10 +49,19 @@ class Picture:
 
 
 def describe_model(
-    spec: Spec, classes: Sequence[str], form: Form, mean: Sequence[float], std: Sequence[float]
+    spec: Spec,
+    classes: Sequence[str],
+    form: Form,
+    mean: Sequence[float],
+    std: Sequence[float],
+    low_rank: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """Return what `model.json` tells: how to build the network and how to feed it."""
-    return {
+    """Return what `model.json` tells: how to build the network and how to feed it.
+
+    Args:
+        low_rank: rank, alpha and targets of changes that are still beside the weights.
+    """
+    description: dict[str, Any] = {
         "topic": "cnn",
         "architecture": spec.as_dict(),
         "classes": list(classes),
@@ -62,9 +72,13 @@ def describe_model(
             "resize": "shorter side, bilinear with antialias, centre crop",
             "mean": list(mean),
             "std": list(std),
+            "enlarged_to": spec.side,
             "inside_model": "values 0 to 255 go in; scaling and normalisation are in the model",
         },
     }
+    if low_rank:
+        description["low_rank"] = dict(low_rank)
+    return description
 
 
 def load_classifier(folder: Path, device: torch.device) -> LoadedModel:
@@ -80,14 +94,20 @@ def load_classifier(folder: Path, device: torch.device) -> LoadedModel:
         model = build(spec, prepared["mean"], prepared["std"])
         form = Form(prepared["mode"], prepared["height"], prepared["width"])
         classes = tuple(description["classes"])
+        low_rank = description.get("low_rank")
+        if low_rank:
+            targets = tuple(low_rank["targets"])
+            lora.add(model.network, targets, low_rank["rank"], low_rank["alpha"])
     checkpoint.load_weights(model, tensors, folder)
+    if low_rank:
+        lora.merge(model.network)
     return LoadedModel(model.to(device).eval(), classes, form, description)
 
 
 @torch.no_grad()
-def probabilities(loaded: LoadedModel, images: Tensor, device: torch.device) -> Tensor:
+def probabilities(model: nn.Module, images: Tensor, device: torch.device) -> Tensor:
     """Return class probabilities (N, num_classes) for uint8 images (N, C, H, W)."""
-    chances: Tensor = loaded.model(images.to(device)).softmax(1).cpu()
+    chances: Tensor = model(images.to(device)).softmax(1).cpu()
     return chances
 
 
@@ -99,6 +119,7 @@ def predict_files(
     grid: Path | None,
     explain: Path | None,
     batch_size: int,
+    tta: str,
     device: str,
     console: Console,
 ) -> None:
@@ -113,6 +134,7 @@ def predict_files(
     """
     choice = devices.choose(device)
     loaded = load_classifier(folder, choice.device)
+    model = mirrored_too(loaded.model, tta)
     layer = _explained_layer(loaded, choice.device) if explain is not None else ""
     top = min(top, len(loaded.classes))
     rows: list[dict[str, Any]] = []
@@ -120,7 +142,7 @@ def predict_files(
     for pictures in _chunks(_read(inputs, loaded.form, console), batch_size):
         stacked = np.stack([picture.pixels for picture in pictures])  # (N, H, W, C)
         images = torch.from_numpy(stacked).permute(0, 3, 1, 2)
-        chances = probabilities(loaded, images, choice.device)
+        chances = probabilities(model, images, choice.device)
         rows += [_row(p.name, c, loaded, top) for p, c in zip(pictures, chances, strict=True)]
         shown += pictures[: max(0, GRID_LIMIT - len(shown))]
     if not rows:

@@ -1,0 +1,1 @@
+"""The networks of the `cnn` topic, by family."""
