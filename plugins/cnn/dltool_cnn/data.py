@@ -353,7 +353,8 @@ def _check(pools: dict[str, Pool], num_classes: int, *, full: bool) -> list[Find
     }
     if len(shown) == len(pools):
         facts = Facts(task="classify", num_classes=num_classes)
-        return list(check_data(**shown, facts=facts, full=full).findings)
+        train, val, test = (shown[name] for name in ("train", "val", "test"))
+        return list(check_data(train, val, test, facts=facts, full=full).findings)
     return [
         found
         for name, pool in pools.items()
