@@ -70,7 +70,8 @@ class Watch:
         self._modal = [
             (name, module)
             for name, module in model.named_modules()
-            if isinstance(module, MODAL) and module.training
+            # a model that comes in evaluation mode whole was not put there on purpose
+            if isinstance(module, MODAL) and (module.training or not model.training)
         ]
         self._hooks: list[Any] = [
             optimizer.register_step_pre_hook(lambda *_: self._before_step()),

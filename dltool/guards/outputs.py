@@ -145,7 +145,7 @@ def expressible(subject: Subject, seen: Seen) -> Verdict:
     low, high = min(float(each.min()) for each in found), max(float(each.max()) for each in found)
     zeros = sum(float((each == 0).float().mean()) for each in found) / len(found)
     if seen.kind in ("softmax", "sigmoid"):
-        return _logits_bound(subject, found, low, high, zeros)
+        return _logits_bound(subject, found, low, high, zeros, seen.kind)
     if seen.kind != "values":
         return Clean("G-P02")
     goal = subject.tensor_target.float()
@@ -178,13 +178,22 @@ def _bounded(found: list[Tensor], low: float, high: float, bottom: float, top: f
 
 
 def _logits_bound(
-    subject: Subject, found: list[Tensor], low: float, high: float, zeros: float
+    subject: Subject,
+    found: list[Tensor],
+    low: float,
+    high: float,
+    zeros: float,
+    seen_kind: str,
 ) -> Verdict:
     if low >= 0 and zeros > CUT_SHARE:
         said = f"{zeros:.0%} of the logits are exactly 0 and none is negative: a ReLU cuts them"
         share = zeros
     elif _bounded(found, low, high, -1.0, 1.0) and low < -0.5:
         said = f"the logits crowd at {low:.3g} and {high:.3g} whatever the weights are: a tanh"
+        share = high
+    elif seen_kind == "softmax" and _bounded(found, low, high, 0.0, 1.0) and high - low > 0.5:
+        said = f"the logits stay between {low:.3g} and {high:.3g} whatever the weights are: a "
+        said += "sigmoid, and the cross-entropy takes a softmax itself"
         share = high
     else:
         return Clean("G-P02")

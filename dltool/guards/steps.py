@@ -26,6 +26,7 @@ AFFINE = 1e-4
 ALIKE = 1e-7
 APART = 8
 NEAR_0 = 1e-3
+EATEN = 0.05
 
 
 @dataclass(frozen=True)
@@ -89,7 +90,11 @@ def step_size(subject: Subject, steps: int = STEPS) -> list[Verdict]:
     if any(isinstance(each, torch.optim.LBFGS) for each in subject.optimizers):
         return [NotJudged("G-P18", "LBFGS chooses its steps itself")]
     known = rates(subject.optimizers)
-    found = [each for each in (_no_rate(known), _inverted(subject, known)) if each is not None]
+    found = [
+        each
+        for each in (_no_rate(known), _inverted(subject, known), _odd_settings(known))
+        if each is not None
+    ]
     if any(each.severity == "fail" for each in found):
         return [*found]
     with untouched(subject.model, subject.optimizers):
@@ -147,6 +152,28 @@ def _no_rate(known: list[tuple[dict[str, Any], float, float]]) -> Finding | None
         measured=known[0][1],
         limit=1e-9,
     )
+
+
+def _odd_settings(known: list[tuple[dict[str, Any], float, float]]) -> Finding | None:
+    """Find a decay that eats the weights, and moments that are swapped."""
+    for group, now, aim in known:
+        eaten = max(now, aim) * float(group.get("weight_decay", 0.0))
+        if eaten > EATEN:
+            said = f"weight decay takes {eaten:.2g} of every weight at each step (limit {EATEN:g})"
+            cure = "usual are 1e-4 for SGD and 0.01 for AdamW"
+            return Finding("G-P18", "warn", said, cure, measured=eaten, limit=EATEN)
+        first, second = (float(each) for each in group.get("betas", (0.0, 1.0)))
+        if first > second:
+            said = f"betas are ({first:g}, {second:g}): the two were swapped"
+            cure = "betas=(0.9, 0.999)"
+            return Finding("G-P18", "warn", said, cure, measured=first, limit=second)
+        if float(group.get("momentum", 0.0)) >= 1:
+            said = f"momentum is {group['momentum']:g}: no step is ever forgotten (limit 1)"
+            cure = "use 0.9"
+            return Finding(
+                "G-P18", "fail", said, cure, measured=float(group["momentum"]), limit=1.0
+            )
+    return None
 
 
 def _inverted(subject: Subject, known: list[tuple[dict[str, Any], float, float]]) -> Finding | None:
