@@ -143,7 +143,7 @@ def expressible(subject: Subject, seen: Seen) -> Verdict:
     if not found:
         return NotJudged("G-P02", "the outputs are not finite with other weights")
     low, high = min(float(each.min()) for each in found), max(float(each.max()) for each in found)
-    zeros = sum(float((each == 0).float().mean()) for each in found) / len(found)
+    zeros = sum(_zeros(each) for each in found) / len(found)
     if seen.kind in ("softmax", "sigmoid"):
         return _logits_bound(subject, found, low, high, zeros, seen.kind)
     if seen.kind != "values":
@@ -164,6 +164,13 @@ def expressible(subject: Subject, seen: Seen) -> Verdict:
                 place=last_module(subject),
             )
     return Clean("G-P02")
+
+
+def _zeros(outputs: Tensor) -> float:
+    """Return the share of exact zeros among the outputs that vary at all."""
+    flat = outputs.flatten(1)
+    varying = flat[:, (flat != flat[:1]).any(0)]
+    return float((varying == 0).float().mean()) if varying.numel() else 0.0
 
 
 def _bounded(found: list[Tensor], low: float, high: float, bottom: float, top: float) -> bool:
