@@ -110,6 +110,7 @@ COMMANDS = [
     ["config", "check"],
     ["config", "init"],
     ["sweep"],
+    ["schema"],
     ["checkpoint"],
     ["checkpoint", "info"],
     ["checkpoint", "verify"],
