@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
+from statistics import median
 from typing import Any
 
 import torch
@@ -217,16 +218,18 @@ class Watch:
         if not ratios:
             return
         rate = max(float(group["lr"]) for group in self.optimizer.param_groups)
-        self._torn = self._torn + 1 if max(ratios) > TORN else 0
+        usual = median(ratios)
+        self._torn = self._torn + 1 if usual > TORN else 0
         # near the end of a schedule small steps are meant
         still = max(ratios) < STILL and rate >= 0.5 * self._peak()
         self._idle = self._idle + 1 if still else 0
         if self._torn == LOOKS or self._idle == LOOKS:
             size_of = "more" if self._torn == LOOKS else "less"
             limit = TORN if self._torn == LOOKS else STILL
-            said = f"a step changes every weight by {size_of} than {limit:g} of its size "
-            said += f"({max(ratios):.2g}), at {LOOKS} looks in a row"
-            self._add("G-M07", "warn", said, max(ratios), limit, "change --lr")
+            measured = usual if self._torn == LOOKS else max(ratios)
+            said = f"a step changes most weights by {size_of} than {limit:g} of their size "
+            said += f"({measured:.2g}), at {LOOKS} looks in a row"
+            self._add("G-M07", "warn", said, measured, limit, "change --lr")
 
     def _peak(self) -> float:
         groups = self.optimizer.param_groups
