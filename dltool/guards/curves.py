@@ -49,8 +49,9 @@ def plateau(
     if not all(map(math.isfinite, last)):
         return NotJudged("G-M05", "the loss is not finite")
     level = fmean(last)
-    if chance and abs(level - chance) <= PLATEAU * chance:
-        return _stuck(level, chance, f"that of guessing, {chance:.4f}", "look at labels and rate")
+    if chance and level >= (1 - PLATEAU) * chance:
+        said = f"no better than guessing, {chance:.4f}"
+        return _stuck(level, chance, said, "look at labels and rate")
     floor = floor_of_doubled_softmax(classes) if classes > 1 else 0.0
     if floor and 0 <= level - floor <= PLATEAU * floor and stdev(last) < PLATEAU * floor:
         said = f"the floor of a doubled softmax, {floor:.4f}"

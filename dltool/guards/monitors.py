@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from statistics import median
 from typing import Any
 
 import torch
@@ -28,6 +27,7 @@ from dltool.guards.findings import Clean, Finding, NotJudged, Verdict
 from dltool.guards.report import Report, report_of
 
 EVERY = 50
+FEWEST = 16
 KEPT, STALE_STEPS, EVAL_STEPS, LOOKS = 4000, 3, 20, 3
 TORN, STILL = 0.2, 1e-6
 COLLAPSED = 0.1
@@ -68,6 +68,8 @@ class Watch:
         self._collapsed = 0
         self._before: list[Tensor] = []
         self._named = [(n, p) for n, p in model.named_parameters() if p.requires_grad]
+        # a handful of numbers may well double in a step
+        self._measured = [p for _, p in self._named if p.dim() > 1 and p.numel() >= FEWEST]
         self._modal = [
             (name, module)
             for name, module in model.named_modules()
@@ -174,7 +176,7 @@ class Watch:
             )
         if self.steps % self.every == self.every - 1:
             self._look()
-            self._before = [each.detach().clone() for _, each in self._named if each.dim() > 1]
+            self._before = [each.detach().clone() for each in self._measured]
 
     def _after_step(self) -> None:
         self.steps += 1
@@ -210,7 +212,7 @@ class Watch:
                 )
 
     def _measure_update(self) -> None:
-        now = [each.detach() for _, each in self._named if each.dim() > 1]
+        now = [each.detach() for each in self._measured]
         change = torch._foreach_norm(torch._foreach_sub(now, self._before))
         size = torch._foreach_norm(self._before)
         pairs = torch.stack([torch.stack(change), torch.stack(size)]).tolist()
@@ -218,18 +220,17 @@ class Watch:
         if not ratios:
             return
         rate = max(float(group["lr"]) for group in self.optimizer.param_groups)
-        usual = median(ratios)
-        self._torn = self._torn + 1 if usual > TORN else 0
+        self._torn = self._torn + 1 if max(ratios) > TORN else 0
         # near the end of a schedule small steps are meant
         still = max(ratios) < STILL and rate >= 0.5 * self._peak()
         self._idle = self._idle + 1 if still else 0
         if self._torn == LOOKS or self._idle == LOOKS:
             size_of = "more" if self._torn == LOOKS else "less"
             limit = TORN if self._torn == LOOKS else STILL
-            measured = usual if self._torn == LOOKS else max(ratios)
-            said = f"a step changes most weights by {size_of} than {limit:g} of their size "
-            said += f"({measured:.2g}), at {LOOKS} looks in a row"
-            self._add("G-M07", "warn", said, measured, limit, "change --lr")
+            which = "a weight" if self._torn == LOOKS else "every weight"
+            said = f"a step changes {which} by {size_of} than {limit:g} of its size "
+            said += f"({max(ratios):.2g}), at {LOOKS} looks in a row"
+            self._add("G-M07", "warn", said, max(ratios), limit, "change --lr")
 
     def _peak(self) -> float:
         groups = self.optimizer.param_groups
