@@ -36,11 +36,13 @@ class Walk:
     Attributes:
         updates: ‖Δw‖ / ‖w‖, where weights that start near 0 are left out.
         moves: the same with them.
+        is_pushed: some matrix had a gradient that was not 0.
     """
 
     losses: list[float]
     updates: list[float]
     moves: list[float]
+    is_pushed: bool = True
 
 
 def walk(subject: Subject, optimizers: Sequence[Optimizer], steps: int) -> Walk:
@@ -63,7 +65,9 @@ def walk(subject: Subject, optimizers: Sequence[Optimizer], steps: int) -> Walk:
         updates.append(max([change for change, is_near_0 in changes if not is_near_0], default=0.0))
         moves.append(max([change for change, _ in changes], default=0.0))
         held = [(each, each.detach().clone()) for each, _ in held]
-    return Walk([*losses, float(subject.loss_of().detach())], updates, moves)
+    gradients = [each.grad for _, each in subject.trained if each.dim() > 1]
+    is_pushed = any(each is not None and bool(each.any()) for each in gradients)
+    return Walk([*losses, float(subject.loss_of().detach())], updates, moves, is_pushed)
 
 
 def _update(now: Tensor, before: Tensor) -> tuple[float, bool]:
@@ -131,6 +135,8 @@ def judge_walk(seen: Walk) -> Verdict:
     if early > TORN:
         said = f"a step changes a weight by {early:.3g} times its size (limit {TORN:g})"
         return Finding("G-P18", "fail", said, cure, measured=early, limit=TORN)
+    if max(seen.moves) < STILL and not seen.is_pushed:
+        return NotJudged("G-P18", "no weight has a gradient that would move it")
     if max(seen.moves) < STILL:
         said = f"{len(seen.moves)} steps change no weight by more than {max(seen.moves):.2g} "
         said += f"of its size (limit {STILL:g}): nothing is trained"
