@@ -56,6 +56,7 @@ def test_best_goes_by_validation_and_warns_of_the_test(made, dltool):
     assert by_loss["data"]["higher_is_better"] is False
     assert "looks better than it is" in dltool("runs", "best", "--metric", "test_accuracy").err
     dltool("runs", "best", "--metric", "anomalies", code=2)
+    dltool("runs", "best", "--metric", "model", "--maximise", code=2)
     lowest = dltool("runs", "best", "--metric", "anomalies", "--minimise", "--json").json()
     assert lowest["data"]["best"]["topic"] == "anomaly"
     assert dltool("runs", "best", "--root", "nothing", code=5).err.startswith("error E501")
@@ -184,3 +185,19 @@ def test_a_training_writes_for_tensorboard_from_the_same_lines(dltool, work):
     config = json.loads((work / "run/config.json").read_text())
     assert config["track"] == {"value": "tensorboard", "origin": "flag"}
     assert len(list((work / "run/tensorboard").glob("events.*"))) == 1
+
+
+@pytest.mark.slow
+def test_the_session_of_the_readme_names_the_better_model(repository, work, environment):
+    import subprocess
+
+    text = (repository / "README.md").read_text(encoding="utf-8")
+    section = text.split("## Which model is better?")[1]
+    session = section.split("```console\n")[1].split("```")[0]
+    bin_folder = str(Path(sys.executable).parent)
+    variables = {**environment, "PATH": f"{bin_folder}:{environment['PATH']}"}
+    done = subprocess.run(
+        ["bash", "-e", "-c", session], cwd=work, env=variables, capture_output=True, check=True
+    )
+    assert "cnn model=simple-cnn is better: val_accuracy" in done.stdout.decode()
+    assert (work / "report.html").stat().st_size <= 2_000_000

@@ -16,6 +16,8 @@ from dltool.errors import ConfigError
 
 HELP = "Train with many settings and seeds, some at a time, and compare: mean and deviation."
 TRIALS = 20
+# options of a training that would keep its run from coming to its end here
+NOT_PASSED_ON = ("--resume", "--events", "--dry-run", "--allow-changed")
 PASS_ON = {"allow_extra_args": True, "ignore_unknown_options": True, **options.HELP}
 
 app = typer.Typer(help=HELP, context_settings=options.HELP)
@@ -107,6 +109,9 @@ def _asked(
             "E206", f"dltool {topic} {verb} trains nothing", cure="name a training command"
         )
     parameters = tree.parameters(command)
+    for word in fixed:
+        if word.partition("=")[0] in NOT_PASSED_ON:
+            raise ConfigError("E205", f"{word} is not for a sweep", cure="leave it out")
     axes = [sweeps.axis(text, parameters) for text in sets]
     names = [parameter.name for parameter, _ in axes]
     double = next((name for name in names if names.count(name) > 1), "")

@@ -147,6 +147,15 @@ def test_ctrl_c_lets_every_run_save_and_the_next_call_resumes_them(tmp_path):
     assert calls(stopped[0])[1][:3] == ["mlp-xor", "train", "--resume"]
 
 
+def test_a_run_that_is_damaged_begins_again(tmp_path):
+    made = asked(tmp_path / "s", "lr=0.1")
+    run(made)
+    member = made.members(made.settings()[0])[0]
+    (member.folder / "run.json").write_text("{")
+    assert member.state() == "missing"
+    assert [each.was_there for each in run(made)] == [False]
+
+
 def test_a_folder_of_something_else_is_left_alone(tmp_path):
     asked(tmp_path / "s", "lr=0.1", fixed=["--epochs", "3"])
     with pytest.raises(ConfigError, match="other fixed"):
@@ -258,6 +267,7 @@ def test_the_command_trains_compares_and_names_the_best(dltool, work, monkeypatc
     assert "--hidden=" in shown["best"]["command"]
     listed = dltool("runs", "list", "--json").json()["data"]["runs"]
     assert len(listed) == 2
-    assert "refused" not in dltool("sweep", "mlp-xor", "--set", "lr=-1,2", code=2).err
+    dltool("sweep", "mlp-xor", "--set", "lr=-1,2", code=2)
+    assert "not for a sweep" in dltool("sweep", "mlp-xor", "--dry-run", code=2).err
     assert "no option" in dltool("sweep", "mlp-xor", "--set", "x=1", code=2).err
     assert "trains nothing" in dltool("sweep", "cnn", "predict", "--seeds", "2", code=2).err
