@@ -6,6 +6,7 @@ answer 2018, https://arxiv.org/abs/1806.03822.
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -23,7 +24,7 @@ ANSWER_KEYS = ("answers", "answer", "answer_text")
 START_KEYS = ("answer_start", "start", "start_char")
 TITLE_KEYS = ("title", "document", "doc_id")
 SQUAD_LIMIT = 1 << 30
-SHOWN = 3
+LOOKED_AT = 100
 
 
 @dataclass(frozen=True)
@@ -74,10 +75,18 @@ def holds_questions(source: str, encoding: str) -> bool:
         return True
     if not texts.is_table(source):
         return False
-    keys = [key.strip().lower() for key in texts.columns(source, encoding=encoding)]
-    return all(
-        any(name in keys for name in known) for known in (QUESTION_KEYS, CONTEXT_KEYS, ANSWER_KEYS)
+    keys = [key.strip() for key in texts.columns(source, encoding=encoding)]
+    columns = [_known(known, keys) for known in (CONTEXT_KEYS, ANSWER_KEYS, QUESTION_KEYS)]
+    if not all(columns):
+        return False
+    found = list(itertools.islice(texts.rows(source, columns[:2], encoding=encoding), LOOKED_AT))
+    answers = [row.cells[1] for row in found]
+    # yes and no to a question about a text are classes of pairs
+    spans = sum(
+        answer in row.cells[0] or answer[0] in "[{"
+        for row, answer in zip(found, answers, strict=True)
     )
+    return 2 * spans >= len(found) or len(set(answers)) > len(found) // 4
 
 
 def read(
@@ -133,7 +142,8 @@ def _aligned(rows: list[Question], source: str, console: Console) -> list[Questi
             f"{source}: {moved + absent:,} answers do not stand where they should: {moved:,} stand "
             f"elsewhere in their context, {absent:,} nowhere (the first: {first})",
             expected="context[start : start + len(answer)] == answer, counted in characters",
-            cure="correct the rows; without a column of starts the answers are looked up",
+            cure="correct the rows; without a column of starts the answers are looked up, and for "
+            "answers that are classes there is --task pair",
         )
     if searched:
         console.note(

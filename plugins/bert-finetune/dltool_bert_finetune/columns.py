@@ -21,7 +21,7 @@ TEXT_NAMES = _words(
 )
 LABEL_NAMES = _words(
     "label labels class classes category target sentiment intent topic score rating stars "
-    "similarity gold_label is_duplicate y tags"
+    "similarity gold_label is_duplicate y tags answer"
 )
 PAIR_NAMES = (
     ("text_a", "text_b"),
@@ -31,6 +31,8 @@ PAIR_NAMES = (
     ("question1", "question2"),
     ("question", "sentence"),
     ("query", "passage"),
+    ("question", "passage"),
+    ("question", "context"),
 )
 SPLIT_NAMES = {
     "train": ("train", "training"),
