@@ -2,6 +2,7 @@
 # make test     install into .venv, then lint, types and every default test
 # make check    ruff, mypy and the quick tests
 # make faults   the whole fault matrix, some 20 minutes; counts in benchmarks/results/faults.json
+# make docs     the pages of docs/ and of every command, in build/docs; warnings are errors
 # make bench    the measurements of benchmarks/, as JSON
 PYTHON ?= python3
 VENV := .venv
@@ -10,7 +11,7 @@ INSTALLED := $(VENV)/.installed
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo test check lint types quick fix bench faults clean
+.PHONY: demo test check lint types quick fix bench faults docs clean
 
 $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit("dltool needs Python 3.11 or newer: make PYTHON=python3.11") if sys.version_info < (3, 11) else None'
@@ -48,6 +49,9 @@ faults: $(INSTALLED)
 	DLTOOL_FAULTS=full DLTOOL_FAULTS_OUT=benchmarks/results/faults.json OMP_NUM_THREADS=1 \
 		$(BIN)/python -m pytest -q -n 2 --dist load --timeout 1800 tests/faults tests/plugins/test_conformance.py
 
+docs: $(INSTALLED)
+	$(BIN)/python -m mkdocs build --strict --clean
+
 bench: $(INSTALLED)
 	$(BIN)/python benchmarks/startup.py
 	$(BIN)/python benchmarks/loop_overhead.py
@@ -55,4 +59,4 @@ bench: $(INSTALLED)
 	$(BIN)/python benchmarks/cnn_recipes.py
 
 clean:
-	rm -rf $(VENV) dist .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache

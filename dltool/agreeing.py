@@ -27,6 +27,7 @@ def between_steps(active: Session) -> None:
         Interrupted: a rank got a signal.
         OutOfTime: `max_time` has passed.
     """
+    endings.rehearse(active)
     now, first = time.monotonic(), active.team.is_first
     stop, late, due, tell = active.team.highest(
         [

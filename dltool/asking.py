@@ -16,15 +16,17 @@ import dataclasses
 import functools
 import inspect
 import sys
+import tempfile
 import typing
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 import typer
 
-from dltool import configs, options, ranks, resuming, surroundings, tracking
+from dltool import configs, options, ranks, resuming, runs, surroundings, tracking
 from dltool.console import Console
 from dltool.errors import ConfigError, Relayed
 from dltool.surroundings import Around
@@ -61,6 +63,7 @@ ALWAYS: dict[str, tuple[Any, object]] = {
     "resume": (options.ResumeOption, None),
     "allow_changed": (options.AllowChangedOption, False),
     "config": (options.ConfigOption, None),
+    "dry_run": (options.DryRunOption, False),
     "json": (options.JsonOption, False),
     "events": (options.EventsOption, False),
 }
@@ -213,7 +216,12 @@ def trains(
         @functools.wraps(command)
         def asking(**values: Any) -> None:
             asked = _asked(config_class, topic, command.__name__, values)
-            command(asked, **{name: values[name] for name in names})
+            own_values = {name: values[name] for name in names}
+            if not asked.console.dry_run or asked.only_look:
+                command(asked, **own_values)
+                return
+            with rehearsal_folder(topic, asked.out) as folder:
+                command(dataclasses.replace(asked, out=folder), **own_values)
 
         del asking.__wrapped__  # its signature is not this one
         typing.cast(Any, asking).__signature__ = inspect.Signature(parameters)
@@ -232,10 +240,16 @@ def _keyword(name: str, annotation: Any, default: object) -> inspect.Parameter:
 
 def _asked(config_class: type[Any], topic: str, verb: str, values: Mapping[str, Any]) -> Asked[Any]:
     """Gather what the user gave."""
-    console = Console(f"{topic} {verb}", json=values["json"], events=values["events"])
     file_path: Path | None = values["config"]
+    target = ""
+    if values["dry_run"]:
+        target = str(values["out"] or runs.ROOT / topic)
     if values["resume"] is not None:
-        options.refuse_beside_resume(out=values["out"], config=file_path)
+        dry_run = values["dry_run"] or None
+        options.refuse_beside_resume(out=values["out"], config=file_path, dry_run=dry_run)
+    console = Console(
+        f"{topic} {verb}", json=values["json"], events=values["events"], dry_run=target
+    )
     return Asked(
         topic=topic,
         config_class=config_class,
@@ -250,6 +264,19 @@ def _asked(config_class: type[Any], topic: str, verb: str, values: Mapping[str, 
         only_look=values["ctx"].obj is Looked,
         verb=verb,
     )
+
+
+@contextmanager
+def rehearsal_folder(topic: str, out: Path | None) -> Iterator[Path]:
+    """Yield the run folder of a dry run, which is gone in the end.
+
+    Raises:
+        ConfigError: E204, `out` is taken, so that the run itself would be refused.
+    """
+    if out is not None:
+        runs.refuse_taken(out, topic)
+    with tempfile.TemporaryDirectory(prefix="dltool-dry-run-") as place:
+        yield Path(place, "run")
 
 
 def _around(config_class: type[Any], topic: str, verb: str, resume: str | None) -> Around:

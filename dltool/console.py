@@ -53,15 +53,21 @@ def table(rows: Sequence[Sequence[object]], header: Sequence[str]) -> str:
 class Console:
     """Print for one command: human text, one JSON object (`--json`) or JSON lines (`--events`).
 
+    Args:
+        dry_run: where the run would stand, when `--dry-run` asks only whether it would begin.
+
     Attributes:
         warnings: what was warned of; `--json` lists it.
         findings: what guards have found; a run folder keeps it.
     """
 
-    def __init__(self, command: str, *, json: bool = False, events: bool = False) -> None:
+    def __init__(
+        self, command: str, *, json: bool = False, events: bool = False, dry_run: str = ""
+    ) -> None:
         self.command = command
         self.json = json
         self.events = events
+        self.dry_run = dry_run
         self.silent = not ranks.speaks()
         self.warnings: list[str] = []
         self.findings: list[dict[str, Any]] = []

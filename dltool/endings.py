@@ -9,7 +9,9 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from dltool import memory
 from dltool import team as teams
+from dltool.console import Console
 from dltool.errors import Diverged, DltoolError, Interrupted, OutOfMemory, Stopped
+from dltool.rehearsal import Rehearsal
 
 if TYPE_CHECKING:
     from dltool.training import Session
@@ -120,6 +122,21 @@ def out_of_memory(error: BaseException) -> OutOfMemory:
     return OutOfMemory("E801", f"memory ran out ({said})", cure=cure)
 
 
+def rehearsal_of(console: Console) -> Rehearsal | None:
+    """Return what watches the first steps of a dry run; None where a run is meant."""
+    return Rehearsal() if console.dry_run else None
+
+
+def rehearse(active: Session) -> None:
+    """End a dry run once its first steps have told enough.
+
+    Raises:
+        Stopped: they have; the forecast is printed.
+    """
+    if active.rehearsal is not None:
+        active.rehearsal.look(active)
+
+
 def close_epoch(active: Session, values: Mapping[str, float]) -> bool:
     """Take an epoch's values: for the best weights, the patience, the log and the schedule."""
     monitored = values[active.settings.monitor]
@@ -136,6 +153,7 @@ def close_epoch(active: Session, values: Mapping[str, float]) -> bool:
 
 def log_epoch(active: Session, values: Mapping[str, float], is_best: bool) -> None:
     """Write down what an epoch gave: in `metrics.jsonl`, as an event and for people."""
+    rehearse(active)  # an epoch may be shorter than a step
     skipped = {"skipped": active.nan.skipped} if active.nan.skipped else {}
     record = {
         "epoch": active.epoch + 1,

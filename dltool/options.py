@@ -139,6 +139,14 @@ ConfigOption = Annotated[
     Path | None,
     run_option("TOML file that fills what the flags leave.", "--config", metavar="FILE"),
 ]
+DryRunOption = Annotated[
+    bool,
+    run_option(
+        "Open the data, run the guards and the first steps on the device, forecast time, memory "
+        "and disk; leave no run folder. Exit 0: the training would begin.",
+        "--dry-run",
+    ),
+]
 EpochsOption = Annotated[
     int,
     training_option("Passes over the training data.", "--epochs", min=1, show_default=BY_RECIPE),

@@ -50,7 +50,7 @@ def begin(active: Session, *, resume: bool) -> None:
     size = sum(tensor.numel() * tensor.element_size() for tensor in tensors)
     size *= PARTS_OF_A_CHECKPOINT + (active.ema is not None)
     kept = max(active.settings.keep + 1, 3)  # `keep`, and one being written; the best weights
-    if active.team.is_first:
+    if active.team.is_first and not active.console.dry_run:
         files.require_space(active.folder, kept * size, f"{kept} checkpoints of this model")
     active.team.take_over(checkpoint.unwrap(active.model).state_dict())
     if not active.team.is_first:

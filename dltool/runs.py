@@ -156,7 +156,7 @@ def claim(topic: str, name: str, out: Path | None) -> Path:
         DltoolError: it cannot be made.
     """
     if out is not None:
-        _refuse_taken(out, topic)
+        refuse_taken(out, topic)
         with files.explained(out):
             out.mkdir(parents=True, exist_ok=True)
         return out
@@ -173,7 +173,12 @@ def claim(topic: str, name: str, out: Path | None) -> Path:
                 number += 1
 
 
-def _refuse_taken(folder: Path, topic: str) -> None:
+def refuse_taken(folder: Path, topic: str) -> None:
+    """Refuse a folder for a new run that holds something already.
+
+    Raises:
+        ConfigError: E204.
+    """
     if not folder.exists():
         return
     if folder.is_dir() and all(path.name == LOCK for path in folder.iterdir()):

@@ -95,10 +95,11 @@ class Session:
         self.boundary = Boundary(model, settings.device)
         self._source: Any = None
         self._piece = memory.Piece(None, 1.0, True)
-        self._batches_in_epoch = self.steps_here = 0
+        self.batches_in_epoch = self.steps_here = 0
         self._stepped = self._reported = self._again = False
         self._recover: DltoolError | None = None
         self.teller = Teller(console)
+        self.rehearsal, self.total_epochs = endings.rehearsal_of(console), 0
         per_epoch = settings.schedule_by_epoch or isinstance(scheduler, ReduceLROnPlateau)
         self._scheduler_by_step = None if per_epoch else scheduler
         self.scheduler_by_epoch: Any = scheduler if per_epoch else None
@@ -107,6 +108,7 @@ class Session:
 
     def epochs(self, total: int) -> Iterator[int]:
         """Yield the epochs that are left of `total`, counted from 0; save after the last."""
+        self.total_epochs = total
         while self.epoch < total and not self.patience.is_over:
             self._reported = False
             yield self.epoch
@@ -125,7 +127,7 @@ class Session:
         they begin again where the checkpoint was.
         """
         self.model.train()
-        self._batches_in_epoch = total = len(source)
+        self.batches_in_epoch = total = len(source)
         if total == 0:
             raise DataError("E503", "there is no batch to train on", cure="give more data")
         epoch = self.epoch
@@ -203,7 +205,7 @@ class Session:
         """
         self._stepped = True
         group_start = self.batch - self.batch % self.settings.accumulate
-        group = min(self.settings.accumulate, self._batches_in_epoch - group_start)
+        group = min(self.settings.accumulate, self.batches_in_epoch - group_start)
         with device.without_autocast(self.settings.device, self.settings.precision):
             if self._takes(loss, count):
                 scale = self._piece.share * self.team.part.share / group

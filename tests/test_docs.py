@@ -3,6 +3,9 @@
 import re
 import shlex
 import shutil
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
@@ -18,6 +21,8 @@ TOPICS = [
     "plugins/word2vec/README.md",
 ]
 DOCUMENTS = ["README.md", "CONTRIBUTING.md", *TOPICS]
+ROOT = Path(__file__).parent.parent
+PAGES = sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "docs").glob("*.md"))
 
 
 def blocks(text, language):
@@ -40,7 +45,15 @@ def test_commands_of_the_document_run(name, repository, dltool, work):
         dltool(*words[1:])
 
 
-@pytest.mark.parametrize("name", DOCUMENTS)
+@pytest.mark.parametrize("name", PAGES)
+def test_commands_of_the_page_run(name, repository, dltool, work):
+    for line in commands((repository / name).read_text(encoding="utf-8"), "sh"):
+        words = shlex.split(line, comments=True)
+        assert words[0] == "dltool", line
+        dltool(*words[1:])
+
+
+@pytest.mark.parametrize("name", [*DOCUMENTS, *PAGES])
 def test_options_in_examples_exist(name, repository, dltool):
     text = (repository / name).read_text(encoding="utf-8")
     for line in commands(text, "console"):
@@ -52,12 +65,27 @@ def test_options_in_examples_exist(name, repository, dltool):
             assert all(option in help_text for option in named), line
 
 
-@pytest.mark.parametrize("name", [*DOCUMENTS, "benchmarks/RESULTS.md", "docs/architecture.md"])
+@pytest.mark.parametrize("name", [*DOCUMENTS, "benchmarks/RESULTS.md", *PAGES])
 def test_links_lead_somewhere(name, repository):
     path = repository / name
     for target in re.findall(r"\]\(([^)#]+)\)", path.read_text(encoding="utf-8")):
         if "://" not in target:
             assert (path.parent / target).exists(), target
+
+
+def test_the_pages_are_built_without_a_warning(repository, tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", tmp_path / "site"],
+        cwd=repository,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    page = (tmp_path / "site" / "commands" / "cnn" / "index.html").read_text(encoding="utf-8")
+    assert "dltool cnn train" in page
+    assert "Peak learning rate." in page
+    assert not re.search(r'(src|href)="https?://[^"]*[.](js|css|woff2?)"', page)
 
 
 def test_readme_has_exactly_the_two_set_up_commands(repository):

@@ -11,6 +11,7 @@ result is printed beside its exact minimum. The test rows are used once, at the 
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +19,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from dltool import checkpoint, files, optim, resuming, runs, training
+from dltool import checkpoint, files, optim, rehearsal, resuming, runs, training
 from dltool import device as devices
 from dltool.console import Console
 from dltool.errors import DeviceError
@@ -109,6 +110,7 @@ def train(
         files.write_json_atomic(run.folder / DESCRIPTION, describe_model(config, data, mean))
         if config.settled_solver == "closed-form":
             fit.put(solution, model)
+            rehearsal.one_step(console, time.monotonic() - console.started)
             seconds, steps = 0.0, 0
         else:
             seconds, steps = _loop(config, model, data, device, run, console, resume is not None)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dltool import durations, files, keeping, manifests
+from dltool import durations, files, keeping, manifests, rehearsal
 from dltool.console import Console, Progress
 from dltool.errors import CheckpointError, Diverged, DltoolError, Interrupted, Stopped
 from dltool.runs import Run
@@ -110,6 +110,7 @@ class Loop:
         at.seconds += time.monotonic() - begun
         at.trained += parts[at.part].words
         at.step, at.part = at.step + 1, at.part + 1
+        rehearsal.one_step(self.console, at.seconds, len(parts) * self.config.epochs)
         measured = self.trainer.loss()
         if not math.isfinite(measured.value):
             self.run.update(status="diverged", step=at.step)
