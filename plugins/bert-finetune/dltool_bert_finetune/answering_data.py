@@ -16,7 +16,7 @@ from typing import Any
 from dltool.console import Console
 from dltool.data import texts
 from dltool.errors import DataError
-from dltool_bert_finetune.columns import SQUAD, Columns
+from dltool_bert_finetune.columns import SQUAD, Columns, choose
 
 QUESTION_KEYS = ("question", "query")
 CONTEXT_KEYS = ("context", "passage", "paragraph", "document_text")
@@ -201,9 +201,9 @@ def _string(value: object) -> str:
 def _columns(source: str, columns: Columns, encoding: str, answered: bool) -> Columns:
     """Return the columns of question, context and answer."""
     keys = [key.strip() for key in texts.columns(source, encoding=encoding)]
-    question = _key(source, "--text", columns.text, QUESTION_KEYS, keys)
-    context = _key(source, "--second", columns.second, CONTEXT_KEYS, keys)
-    answer = _key(source, "--label", columns.label, ANSWER_KEYS, keys) if answered else ""
+    question = choose(source, "--text", columns.text, QUESTION_KEYS, keys)
+    context = choose(source, "--second", columns.second, CONTEXT_KEYS, keys)
+    answer = choose(source, "--label", columns.label, ANSWER_KEYS, keys) if answered else ""
     return Columns(question, context, answer)
 
 
@@ -231,19 +231,6 @@ def _table(source: str, columns: Columns, encoding: str, answered: bool) -> Iter
 def _known(names: Sequence[str], keys: Sequence[str]) -> str:
     lower = [key.lower() for key in keys]
     return next((keys[lower.index(name)] for name in names if name in lower), "")
-
-
-def _key(source: str, option: str, given: str, known: Sequence[str], keys: Sequence[str]) -> str:
-    name = given if given in keys else "" if given else _known(known, keys)
-    if name:
-        return name
-    raise DataError(
-        "E506",
-        f"{source}: no column can be told to hold what {option} names",
-        received=", ".join(keys)[:200],
-        expected=f"one of {', '.join(known)}",
-        cure=f"name it: {option} COLUMN",
-    )
 
 
 def _answers(cell: str, start: str, place: str) -> tuple[Answer, ...]:

@@ -168,6 +168,27 @@ def infer(
     )
 
 
+def choose(
+    source: str, option: str, given: str, known: Sequence[str], header: Sequence[str]
+) -> str:
+    """Return the column that an option names, or the first that has one of the known names.
+
+    Raises:
+        DataError: E506, there is none.
+    """
+    lower = [name.lower() for name in header]
+    found = (given if given in header else "") if given else _known(list(header), lower, known)
+    if found:
+        return found
+    raise DataError(
+        "E506",
+        f"{source}: no column can be told to hold what {option} names",
+        received=", ".join(header)[:200],
+        expected=f"one of {', '.join(known)}",
+        cure=f"name it: {option} COLUMN",
+    )
+
+
 def _known(header: list[str], lower: list[str], names: Sequence[str]) -> str:
     return next((header[lower.index(name)] for name in names if name in lower), "")
 
