@@ -56,6 +56,7 @@ bench: $(INSTALLED)
 	$(BIN)/python benchmarks/startup.py
 	$(BIN)/python benchmarks/loop_overhead.py
 	$(BIN)/python benchmarks/checkpoint.py
+	$(BIN)/python benchmarks/runs.py
 	$(BIN)/python benchmarks/cnn_recipes.py
 
 clean:

@@ -93,7 +93,7 @@ def take(active: Session, loss: Tensor, count: int) -> None:
     kept_waiting = active.nan.kind == "skip" or active.settings.device.type == "cpu"
     if kept_waiting or active.batch % active.settings.check_every == 0:
         active.nan.group_is_bad |= not math.isfinite(loss.item())
-    active.loss.add(loss, active.team.own(count))
+    active.loss.add(active.team.as_mean(loss.detach()), active.team.own(count))
 
 
 def after_epoch(active: Session) -> None:

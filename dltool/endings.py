@@ -44,7 +44,7 @@ def explained(active: Session, error: BaseException) -> Exception | None:
 
 def _alone_with(active: Session, error: BaseException) -> Exception | None:
     """Return what a rank raises that has failed without the others."""
-    if not isinstance(error, Exception):
+    if not isinstance(error, Exception) or isinstance(error, Stopped):
         return None
     if isinstance(error, teams.Gone):
         error.cure = active.run.resume_command

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import math
-import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from dltool import runs
-from dltool.errors import ConfigError
+from dltool.history import folders, groups, values
+from dltool.history.groups import Group
+from dltool.sweeps import Settings
 
-LOWER = ("loss", "error", "perplexity", "mse", "rmse", "mae", "objective")
 # what every line of metrics.jsonl has, and what measures no quality
 PLAIN = frozenset({"epoch", "step", "train_loss", "lr", "seconds", "best", "skipped", "pass"})
 
@@ -25,26 +25,10 @@ class Metric:
     name: str
     higher: bool
 
-    @classmethod
-    def read(cls, text: str) -> Metric:
-        """Read `val_accuracy`, or `name:min` and `name:max`.
-
-        Raises:
-            ConfigError: E202, something else stands behind the colon.
-        """
-        name, _, direction = text.partition(":")
-        if direction not in ("", "min", "max") or not name:
-            raise ConfigError(
-                "E202", "--metric is not understood", received=text, expected="NAME:min"
-            )
-        if direction:
-            return cls(name, direction == "max")
-        return cls(name, not name.lower().endswith(LOWER))
-
     @property
     def is_of_test(self) -> bool:
         """Whether choosing by it uses the test data."""
-        return not self.name.startswith(("val_", "train_", "objective_"))
+        return not self.name.startswith(("val_", "train_", "objective"))
 
 
 def find(folder: Path) -> Metric | None:
@@ -53,50 +37,21 @@ def find(folder: Path) -> Metric | None:
     One of validation data, by which it chose its best epoch; else one with an interval; else what
     it logged.
     """
-    records = runs.read_records(folder)
-    result = figures(folder)
-    last = records[-1] if records else {}
-    logged = [name for name, value in last.items() if _number(value) is not None]
-    candidates = [name for name in (*result, *logged) if name.startswith("val_")]
-    candidates += [name for name, entry in result.items() if entry.keys() >= {"low", "high"}]
-    candidates += [name for name in logged if name not in PLAIN]
-    candidates += [name for name, entry in result.items() if "value" in entry]
-    return Metric.read(candidates[0]) if candidates else None
-
-
-def figures(folder: Path) -> dict[str, dict[str, Any]]:
-    """Return the numbers of a run's result by name, `measured.rmse` where they stand deeper.
-
-    Each has its `number`, and one with an interval `value`, `low` and `high` too.
-    """
-    found: dict[str, dict[str, Any]] = {}
-    for name, entry in (runs.read_json(folder).get("result") or {}).items():
-        inner = {name: entry}
-        if isinstance(entry, dict) and "value" not in entry:
-            inner = {f"{name}.{key}": value for key, value in entry.items()}
-        for key, value in inner.items():
-            number = _number(value)
-            if number is not None:
-                found[key] = {**(value if isinstance(value, dict) else {}), "number": number}
-    return found
+    run = folders.at(folder)
+    default = values.default_metric(run.names())
+    candidates = [default] if default else []
+    candidates += [name for name, measured in run.scores.items() if measured.low is not None]
+    candidates += [name for name in run.record if name not in PLAIN]
+    for name in candidates:
+        higher = values.higher_is_better(name)
+        if higher is not None:
+            return Metric(name, higher)
+    return None
 
 
 def score(folder: Path, metric: Metric) -> float | None:
     """Return a run's figure: of its result, or of its best epoch; None when it has none."""
-    entry = figures(folder).get(metric.name)
-    if entry is not None:
-        return float(entry["number"])
-    logged = [_number(record.get(metric.name)) for record in runs.read_records(folder)]
-    numbers = [each for each in logged if each is not None]
-    if not numbers:
-        return None
-    return max(numbers) if metric.higher else min(numbers)
-
-
-def _number(value: object) -> float | None:
-    """Return the number of a result's entry, which may come with its interval."""
-    if isinstance(value, Mapping):
-        value = value.get("value")
+    value = folders.at(folder).value(metric.name)
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
     return float(value) if math.isfinite(value) else None
@@ -114,9 +69,10 @@ def seconds(folder: Path) -> float:
 
 @dataclass(frozen=True)
 class Row:
-    """One combination of settings: the figures of its runs."""
+    """One combination of settings: the runs that ended well, and their figures."""
 
-    settings: tuple[tuple[str, str], ...]
+    settings: Settings
+    folders: tuple[Path, ...]
     values: tuple[float, ...]
     failed: int
     seconds: float
@@ -124,18 +80,20 @@ class Row:
     @property
     def mean(self) -> float | None:
         """Mean over the seeds that ended well."""
-        return statistics.fmean(self.values) if self.values else None
+        found = groups.spread(self.values)
+        return None if found is None else found.mean
 
     @property
     def deviation(self) -> float | None:
         """Sample deviation over seeds; None below two."""
-        return statistics.stdev(self.values) if len(self.values) > 1 else None
+        found = groups.spread(self.values)
+        return None if found is None else found.sd
 
     def as_dict(self) -> dict[str, Any]:
         """Return the row for JSON."""
         return {
             "set": dict(self.settings),
-            "runs": len(self.values),
+            "runs": [str(folder) for folder in self.folders],
             "failed": self.failed,
             "mean": self.mean,
             "sd": self.deviation,
@@ -144,23 +102,27 @@ class Row:
         }
 
 
-def ranked(rows: Sequence[Row], metric: Metric) -> list[Row]:
+def row(settings: Settings, good: Sequence[Path], failed: int, metric: Metric | None) -> Row:
+    """Return the row of one combination from the folders of its finished runs."""
+    found = [score(folder, metric) for folder in good] if metric is not None else []
+    figures = tuple(value for value in found if value is not None)
+    return Row(settings, tuple(good), figures, failed, sum(map(seconds, good)))
+
+
+def ranked(rows: Sequence[Row], metric: Metric | None) -> list[Row]:
     """Return the rows, the best mean first, those without a figure last."""
-    sign = -1.0 if metric.higher else 1.0
-    return sorted(rows, key=lambda row: math.inf if row.mean is None else sign * row.mean)
+    sign = -1.0 if metric is not None and metric.higher else 1.0
+    return sorted(rows, key=lambda each: math.inf if each.mean is None else sign * each.mean)
 
 
-def doubt(rows: Sequence[Row]) -> str:
-    """Say when the best cannot be told from the second by so few seeds; else an empty text."""
-    if len(rows) < 2 or rows[0].mean is None or rows[1].mean is None:
-        return ""
-    first, second = rows[0], rows[1]
-    if first.deviation is None or second.deviation is None:
-        return "one run each: --seeds 3 would tell how much of the difference is chance"
-    error = math.hypot(
-        first.deviation / math.sqrt(len(first.values)),
-        second.deviation / math.sqrt(len(second.values)),
-    )
-    if abs(rows[0].mean - rows[1].mean) >= 2 * error:
-        return ""
-    return "the first two differ by less than two standard errors: more seeds would tell"
+def verdict(rows: Sequence[Row], metric: Metric) -> str:
+    """Say which settings are better, and whether the seeds are enough to say so."""
+    known = [
+        Group(
+            " ".join(f"{name} {value}" for name, value in each.settings) or "the training",
+            tuple(folders.at(folder) for folder in each.folders),
+        )
+        for each in rows
+        if each.values
+    ]
+    return groups.verdict(known, metric.name, high=metric.higher)

@@ -108,9 +108,10 @@ class Member:
 
     def state(self) -> State:
         """Tell how far it is, from its folder."""
-        if not (self.folder / "run.json").exists():
+        try:
+            status = runs.read_json(self.folder).get("status")
+        except DltoolError:  # none there, or one that a killed process left unreadable
             return "missing"
-        status = runs.read_json(self.folder).get("status")
         if status in ("finished", "diverged"):
             return status  # type: ignore[no-any-return]  # one of the two texts
         has_checkpoint = any((self.folder / "checkpoints").glob("step-*"))

@@ -182,6 +182,22 @@ class Team:
             if last > first:
                 yield memory.cut(batch, slice(first, last))
 
+    def weigh(self, weight: Tensor | float | None) -> None:
+        """Let this rank's part count by a weight of its own, and not by its samples."""
+        if self.is_alone or weight is None:
+            return
+        self.meets = True  # all ranks are asked during a step
+        own = float(weight)
+        whole = float(self.summed(torch.tensor(own, dtype=torch.float64)))
+        self.part = self.part._replace(share=own / whole if whole else 0.0)
+
+    def as_mean(self, loss: Tensor) -> Tensor:
+        """Return the loss of a part such that the mean over samples is the loss of the batch."""
+        content, share, total, copies = self.part
+        if total is None or copies > 1:
+            return loss
+        return loss * (share * total / memory.batch_length(content))
+
     def own(self, count: int) -> int:
         """Return how many of a part's samples count for this rank: none that another one counts."""
         return count if self.part.copies == 1 or self.is_first else 0

@@ -245,7 +245,7 @@ def _key(name: str) -> str:
 def followed(run: Run, settings: Mapping[str, Any], console: Console) -> Iterator[None]:
     """Let a run's log go to the board that its settings name, if any, while the block runs."""
     kind = str(settings.get("track", ""))
-    if not kind:
+    if not kind or console.dry_run:  # a rehearsal leaves nothing on a board
         yield
         return
     require(kind)

@@ -194,11 +194,13 @@ class Session:
         """Return the context in which the model holds the averaged weights, if there are any."""
         return self.ema.swapped(self.watch) if self.ema is not None else nullcontext()
 
-    def step(self, loss: Tensor, count: int) -> None:
+    def step(self, loss: Tensor, count: int, weight: Tensor | float | None = None) -> None:
         """Go one batch forward: backward, and at the end of an accumulation group the update.
 
         Args:
             loss: scalar, the mean over the batch's `count` samples.
+            weight: what the mean is over where that is not samples, as tokens or class weights;
+                several ranks then divide a batch's gradient by it.
 
         Raises:
             Diverged: the loss is not finite; the weights and the last checkpoint stay good.
@@ -206,6 +208,7 @@ class Session:
         self._stepped = True
         group_start = self.batch - self.batch % self.settings.accumulate
         group = min(self.settings.accumulate, self.batches_in_epoch - group_start)
+        self.team.weigh(weight)
         with device.without_autocast(self.settings.device, self.settings.precision):
             if self._takes(loss, count):
                 scale = self._piece.share * self.team.part.share / group

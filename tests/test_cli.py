@@ -106,6 +106,7 @@ COMMANDS = [
     ["config", "check"],
     ["config", "init"],
     ["sweep"],
+    ["schema"],
     ["checkpoint"],
     ["checkpoint", "info"],
     ["checkpoint", "verify"],

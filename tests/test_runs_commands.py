@@ -6,7 +6,10 @@ import os
 import sys
 from pathlib import Path
 
+import jsonschema
 import pytest
+
+from dltool import schemas
 
 SPEC = importlib.util.spec_from_file_location(
     "past", Path(__file__).parent / "core/history_runs.py"
@@ -33,8 +36,20 @@ def made(work):
     return work
 
 
+def test_a_run_of_an_older_version_is_listed_as_the_schema_says(made, dltool, work):
+    old = work / "runs/old"
+    old.mkdir()
+    (old / "run.json").write_text('{"topic": "weather", "status": "running", "process": 0}')
+    told = dltool("runs", "list", "--json").json()
+    jsonschema.validate(told, schemas.output("runs", "list"))
+    assert (told["data"]["runs"][0]["folder"], len(told["data"]["runs"])) == ("runs/old", 8)
+    assert told["data"]["runs"][0]["status"] == "stopped"
+    told = dltool("runs", "show", "runs/old", "--json").json()
+    jsonschema.validate(told, schemas.output("runs", "show"))
+    assert "weather" in dltool("runs", "show", "runs/old").out
+
+
 def test_list_filters_sorts_and_shows_columns(made, dltool):
-    assert len(dltool("runs", "list", "--json").json()["data"]["runs"]) == 7
     words = ["--where", "val_accuracy>=0.81", "--sort", "val_accuracy", "--reverse"]
     listed = dltool("runs", "list", *words, "--columns", "folder,seed,val_accuracy")
     assert [line.split() for line in listed.out.splitlines()][:2] == [
@@ -56,6 +71,7 @@ def test_best_goes_by_validation_and_warns_of_the_test(made, dltool):
     assert by_loss["data"]["higher_is_better"] is False
     assert "looks better than it is" in dltool("runs", "best", "--metric", "test_accuracy").err
     dltool("runs", "best", "--metric", "anomalies", code=2)
+    dltool("runs", "best", "--metric", "model", "--maximise", code=2)
     lowest = dltool("runs", "best", "--metric", "anomalies", "--minimise", "--json").json()
     assert lowest["data"]["best"]["topic"] == "anomaly"
     assert dltool("runs", "best", "--root", "nothing", code=5).err.startswith("error E501")
@@ -184,3 +200,19 @@ def test_a_training_writes_for_tensorboard_from_the_same_lines(dltool, work):
     config = json.loads((work / "run/config.json").read_text())
     assert config["track"] == {"value": "tensorboard", "origin": "flag"}
     assert len(list((work / "run/tensorboard").glob("events.*"))) == 1
+
+
+@pytest.mark.slow
+def test_the_session_of_the_readme_names_the_better_model(repository, work, environment):
+    import subprocess
+
+    text = (repository / "README.md").read_text(encoding="utf-8")
+    section = text.split("## Which model is better?")[1]
+    session = section.split("```console\n")[1].split("```")[0]
+    bin_folder = str(Path(sys.executable).parent)
+    variables = {**environment, "PATH": f"{bin_folder}:{environment['PATH']}"}
+    done = subprocess.run(
+        ["bash", "-e", "-c", session], cwd=work, env=variables, capture_output=True, check=True
+    )
+    assert "cnn model=simple-cnn is better: val_accuracy" in done.stdout.decode()
+    assert (work / "report.html").stat().st_size <= 2_000_000

@@ -28,6 +28,10 @@ CORE_COMMANDS = {
     ),
     "resume": ("dltool.commands.resume:app", "Go on with a stopped run of any topic."),
     "runs": ("dltool.commands.runs:app", "Look back at runs: list, compare, draw, report, remove."),
+    "schema": (
+        "dltool.commands.schema:app",
+        "JSON Schema of a command's settings, of its --json, or of a whole dltool.toml.",
+    ),
     "sweep": (
         "dltool.commands.sweep:app",
         "Train with many settings and seeds, some at a time, and compare: mean and deviation.",

@@ -9,7 +9,7 @@ import typer
 
 from dltool import files, options, surroundings
 from dltool.console import Console, table
-from dltool.errors import ConfigError
+from dltool.errors import ConfigError, DltoolError
 
 HELP = "Settings of trainings: show them with their origins, check and write files of them."
 PASS_ON = {"allow_extra_args": True, "ignore_unknown_options": True}
@@ -175,7 +175,7 @@ def init(
     text = settings_file.commented(topic, verb, _training(topic, verb))
     if out is not None:
         if out.exists():
-            raise ConfigError("E204", f"{out} exists already", cure="name a new file with --out")
+            raise DltoolError("E101", f"{out} exists already", cure="name a new file with --out")
         files.write_bytes_atomic(out, text.encode())
         console.hint(f"dltool config check {out}")
     result = {"topic": topic, "verb": verb, "file": str(out) if out else None, "toml": text}

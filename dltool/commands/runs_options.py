@@ -100,4 +100,8 @@ def metric_of(
             cure=f"name one with --metric{': ' if known else ''}{', '.join(known[:12])}",
         )
     choose.refuse_unknown(name, found)
+    if not any(isinstance(run.value(name), int | float) for run in found):
+        raise ConfigError(
+            "E202", f"{name} is no number in these runs", cure="name a metric with --metric"
+        )
     return name, values.direction(name, minimise=minimise, maximise=maximise)

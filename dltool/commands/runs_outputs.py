@@ -125,4 +125,4 @@ def export(
     if not count:
         console.warn("nothing was logged in these runs: the table is empty")
     result = {"file": str(out), "format": chosen, "table": table, "rows": count}
-    console.result(result, f"{out}: {count:,} rows of {len(found)} runs")
+    console.result(result, f"{out}: {count:,} rows of {_told(found)}")

@@ -10,11 +10,14 @@ from typing import Annotated, Any
 import typer
 
 from dltool import options, runs
+from dltool.commands.runs_options import MaximiseOption, MetricOption, MinimiseOption
 from dltool.console import Console, table
 from dltool.errors import ConfigError
 
 HELP = "Train with many settings and seeds, some at a time, and compare: mean and deviation."
 TRIALS = 20
+# options of a training that would keep its run from coming to its end here
+NOT_PASSED_ON = ("--resume", "--events", "--dry-run", "--allow-changed")
 PASS_ON = {"allow_extra_args": True, "ignore_unknown_options": True, **options.HELP}
 
 app = typer.Typer(help=HELP, context_settings=options.HELP)
@@ -49,14 +52,9 @@ def sweep(
             "--range", metavar="KEY=LOW..HIGH[:log]", help="What optuna draws from; repeatable."
         ),
     ] = None,
-    metric: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NAME[:min|:max]",
-            help="What is compared [default: what the training chooses its best epoch by].",
-            show_default=False,
-        ),
-    ] = None,
+    metric: MetricOption = None,
+    minimise: MinimiseOption = False,
+    maximise: MaximiseOption = False,
     out: Annotated[
         Path | None,
         typer.Option(
@@ -74,13 +72,13 @@ def sweep(
     from dltool import sweep_processes, sweep_sources, sweeps
 
     asked, parameters = _asked(topic, ctx.args, sets or [], seeds)
+    figure = _Figure(metric, minimise=minimise, maximise=maximise)
     spans = _spans(search, ranges or [], trials, parameters, asked)
     digest = sweeps.fingerprint(asked, search, ranges or [])
     folder = out or runs.ROOT / f"{topic}-sweep-{digest}"
     asked = dataclasses.replace(asked, folder=folder)
     _check_before(asked, spans)
     sweeps.open_folder(asked, search, ranges or [])
-    figure = _Figure(metric)
     with runs.locked(folder):
         if search == "grid":
             source: Any = sweep_sources.Grid(asked)
@@ -111,6 +109,9 @@ def _asked(
             "E206", f"dltool {topic} {verb} trains nothing", cure="name a training command"
         )
     parameters = tree.parameters(command)
+    for word in fixed:
+        if word.partition("=")[0] in NOT_PASSED_ON:
+            raise ConfigError("E205", f"{word} is not for a sweep", cure="leave it out")
     axes = [sweeps.axis(text, parameters) for text in sets]
     names = [parameter.name for parameter, _ in axes]
     double = next((name for name in names if names.count(name) > 1), "")
@@ -186,10 +187,15 @@ def _end(span: Any, value: float) -> str:
 class _Figure:
     """The figure that runs are compared by: as asked for, or found in the first that has ended."""
 
-    def __init__(self, text: str | None) -> None:
+    def __init__(self, name: str | None, *, minimise: bool, maximise: bool) -> None:
+        from dltool.history import values
         from dltool.sweep_scores import Metric
 
-        self.metric = Metric.read(text) if text else None
+        self.metric: Metric | None = None
+        if name is not None:
+            self.metric = Metric(name, values.direction(name, minimise=minimise, maximise=maximise))
+        elif minimise or maximise:
+            raise ConfigError("E205", "--minimise and --maximise need --metric")
 
     def score(self, folder: Path) -> float | None:
         """Return a finished run's figure."""
@@ -232,14 +238,15 @@ def _tell(
         raise sweeps.failure(failed[0].code, failed[0].told)
     for each in failed:
         console.warn(f"{each.member.name} failed (exit {each.code}): {each.told}")
+    for each in outcomes:
+        if not each.code and figure.metric is None:
+            figure.score(each.member.folder)
+    metric = figure.metric
     rows = []
     for one in settings:
         members = asked.members(one)
         good = [each.folder for each in members if each.state() == "finished"]
-        values = [value for folder in good if (value := figure.score(folder)) is not None]
-        taken = sum(sweep_scores.seconds(folder) for folder in good)
-        rows.append(sweep_scores.Row(one, tuple(values), len(members) - len(good), taken))
-    metric = figure.metric or sweep_scores.Metric("none", True)
+        rows.append(sweep_scores.row(one, good, len(members) - len(good), metric))
     rows = sweep_scores.ranked(rows, metric)
     best = rows[0]
     command = asked.command(best.settings, asked.seeds[0] if asked.seeds else None)
@@ -247,8 +254,8 @@ def _tell(
         "sweep": str(asked.folder),
         "topic": asked.words[0],
         "verb": asked.words[1],
-        "metric": metric.name,
-        "direction": "max" if metric.higher else "min",
+        "metric": metric.name if metric else None,
+        "higher_is_better": metric.higher if metric else None,
         "settings": [row.as_dict() for row in rows],
         "best": {**best.as_dict(), "command": command},
         "failed": [
@@ -256,15 +263,16 @@ def _tell(
             for each in failed
         ],
     }
-    if metric.is_of_test and figure.metric is not None:
+    words = sweep_scores.verdict(rows, metric) if metric else ""
+    result["verdict"] = words
+    if metric is not None and metric.is_of_test:
         console.warn(f"{metric.name} is measured on the test data: the best of many is optimistic")
-    text = f"{_table(rows, metric)}\n{asked.folder}"
-    doubt = sweep_scores.doubt(rows)
-    console.result(result, text + (f"\n{doubt}" if doubt else ""))
+    text = f"{_table(rows, metric.name if metric else 'no figure')}\n{asked.folder}"
+    console.result(result, f"{text}\n{words}".rstrip())
     console.hint(command)
 
 
-def _table(rows: Sequence[Any], metric: Any) -> str:
+def _table(rows: Sequence[Any], figure: str) -> str:
     names = [name for name, _ in rows[0].settings]
     cells = [
         [
@@ -277,4 +285,4 @@ def _table(rows: Sequence[Any], metric: Any) -> str:
         ]
         for row in rows
     ]
-    return table(cells, [*names, "runs", metric.name, "± sd", "failed", "seconds"])
+    return table(cells, [*names, "runs", figure, "± sd", "failed", "seconds"])

@@ -17,6 +17,8 @@ from dltool.history.gallery import Picture
 from dltool.history.values import short
 
 TEMPLATE = "report.html"
+# what a guard's finding says, see `guards.findings`
+EVIDENCE = ("code", "severity", "message", "cure", "measured", "limit", "place", "also", "left_out")
 MOST_TOGETHER = 24  # curves in one panel that can still be told apart
 
 
@@ -131,14 +133,18 @@ def _guards(run: PastRun) -> dict[str, Any]:
     told = result.get("findings") if isinstance(result, dict) else None
     stored = _listed(run.folder / "guards.json")
     both = [*(stored or []), *(told if isinstance(told, list) else [])]
-    found = [
-        {name: str(item.get(name, "")) for name in ("code", "severity", "message", "cure")}
-        for item in both
-        if isinstance(item, dict)
-    ]
-    unique = [item for place, item in enumerate(found) if item not in found[:place]]
+    found: dict[tuple[str, ...], dict[str, str]] = {}
+    for item in both:
+        if isinstance(item, dict):
+            told_once = tuple(str(item.get(name)) for name in ("code", "message", "place"))
+            found.setdefault(told_once, {name: _word(item.get(name)) for name in EVIDENCE})
+    unique = list(found.values())
     is_off = run.settings.get("guards") == "off"
     return {"found": unique, "looked": (told is not None or stored is not None) and not is_off}
+
+
+def _word(value: Any) -> str:
+    return "" if value is None else short(value)
 
 
 def _listed(path: Path) -> list[Any] | None:

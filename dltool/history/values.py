@@ -140,6 +140,8 @@ def short(value: Any) -> str:
     """Return a value for a table: numbers in at most five digits."""
     if isinstance(value, bool) or value is None:
         return {True: "yes", False: "no", None: "-"}[value]
+    if isinstance(value, float) and value.is_integer() and abs(value) >= 10:
+        return str(int(value))  # a count
     if isinstance(value, float):
         return f"{value:.4f}" if 0.001 <= abs(value) < 10 else f"{value:.4g}"
     if isinstance(value, list | tuple):

@@ -6,8 +6,10 @@ Importing torch takes longer than all of them; so they share one import.
 import json
 import math
 import os
+import random
 import signal
 import sys
+import time
 import traceback
 from pathlib import Path
 
@@ -60,12 +62,23 @@ class Config:
     """The settings that a run writes down; it has none of its own here."""
 
 
-def train(folder, *, resume=False, each_step=None, norm=False, dropout=0.0, size=43, **settings):
+def train(
+    folder,
+    *,
+    resume=False,
+    each_step=None,
+    norm=False,
+    dropout=0.0,
+    size=43,
+    weighted=False,
+    **settings,
+):
     """Train; return losses by step, the epochs' records and the weights as one list."""
     import dataclasses
 
     config = dataclasses.make_dataclass("Config", [])()
     points = Points(size)
+    weights = torch.tensor([1.0, 3.0]) if weighted else None
     net = Net(norm=norm, dropout=dropout)
     optimizer = torch.optim.SGD(net.parameters(), lr=0.1, momentum=0.9)
     options = training.Settings(device=torch.device("cpu"), monitor="val_loss", **settings)
@@ -83,10 +96,11 @@ def train(folder, *, resume=False, each_step=None, norm=False, dropout=0.0, size
             for _ in session.epochs(EPOCHS):
                 for x, y in session.batches(points):
                     with session.attempt():
-                        loss = nn.functional.cross_entropy(net(x), y)
+                        loss = nn.functional.cross_entropy(net(x), y, weight=weights)
                         if each_step:
                             loss = each_step(session, loss, len(x))
-                        session.step(loss, count=len(y))
+                        weight = None if weights is None else weights[y].sum()
+                        session.step(loss, count=len(y), weight=weight)
                     found["losses"].append(float(session.team.total(session.loss).value))
                 net.eval()
                 with torch.no_grad():
@@ -113,8 +127,11 @@ def keep(found, net):
     found["weights"] = [value.flatten().tolist() for value in state.values()]
 
 
-def in_ranks(count, work, *arguments, **settings):
-    """Run `work` in `count` forked processes, as ranks; return what they returned."""
+def in_ranks(count, work, *arguments, meanwhile=None, **settings):
+    """Run `work` in `count` forked processes, as ranks; return what they returned.
+
+    `meanwhile` is called with their process ids.
+    """
     port = free_port()
     children = []
     for rank in range(count):
@@ -141,6 +158,8 @@ def in_ranks(count, work, *arguments, **settings):
         os.close(writer)
         children.append((child, reader))
     found = []
+    if meanwhile:
+        meanwhile([child for child, _ in children])
     for child, reader in children:
         with os.fdopen(reader) as stream:
             text = stream.read()
@@ -205,20 +224,27 @@ def error_at(step):
     return change
 
 
+def slowly(session, loss, count):
+    """Leave time to be killed in."""
+    time.sleep(0.02)
+    return loss
+
+
 SCENARIOS = {
-    "plain": {},
-    "norm": {"norm": True, "size": 41},
-    "accumulate": {"accumulate": 2, "clip": 0.5, "ema": 0.9},
+    "plain": ({}, (1, 2)),
+    "norm": ({"norm": True, "size": 41}, (1, 3)),
+    "weighted": ({"weighted": True}, (1, 2)),
+    "accumulate": ({"accumulate": 2, "clip": 0.5, "ema": 0.9}, (1, 2)),
 }
+SAVED_EVERY = 3
 
 
 def everything(root):
     """Run all scenarios and return what they gave, by name."""
     found = {}
-    for name, settings in SCENARIOS.items():
+    for name, (settings, counts) in SCENARIOS.items():
         found[name] = {
-            count: in_ranks(count, train, root / f"{name}-{count}", **settings)
-            for count in (1, 2, 3)
+            count: in_ranks(count, train, root / f"{name}-{count}", **settings) for count in counts
         }
     found["nan stops"] = in_ranks(2, train, root / "stop", each_step=nan_at(8))
     found["nan skips"] = in_ranks(2, train, root / "skip", each_step=nan_at(8), on_nan="skip")
@@ -239,8 +265,63 @@ def everything(root):
     return found
 
 
+def digits(folder, *words):
+    """Train cnn on the digits by its command; return the loss of each of the first 50 steps."""
+    from dltool import cli
+
+    losses, plain = [], training.Session.step
+
+    def step(self, loss, count, weight=None):
+        if len(losses) < 50:
+            losses.append(float(self.team.summed(loss.detach() * self.team.part.share)))
+        plain(self, loss, count, weight)
+
+    training.Session.step = step
+    words = ["cnn", "train", "--device", "cpu", "--threads", "1", "--out", str(folder), *words]
+    code = cli.run(words)
+    facts = json.loads((folder / "run.json").read_text()) if on_rank(0) else {}
+    return {"losses": losses, "code": code, "result": facts.get("result")}
+
+
+def killed(root, times):
+    """Kill one of two ranks at a random moment, so many times, and go on with each run."""
+    settings = {"each_step": slowly, "save_every": f"{SAVED_EVERY}steps", "dropout": 0.2}
+    unbroken = in_ranks(2, train, root / "whole", **settings)[0]
+    found = [_killed_once(root / str(number), number, settings) for number in range(times)]
+    return {"unbroken": unbroken, "interval": SAVED_EVERY, "killed": found}
+
+
+def _killed_once(folder, number, settings):
+    drawn = random.Random(number)
+    at = []
+
+    def kill(children):
+        while not (folder / "run.json").exists():
+            time.sleep(0.005)
+        time.sleep(drawn.uniform(0.05, 0.9))
+        at.append(time.monotonic())
+        os.kill(children[number % 2], signal.SIGKILL)
+
+    ended = in_ranks(2, train, folder, meanwhile=kill, **settings)
+    seconds = time.monotonic() - at[0]
+    left = ended[1 - number % 2]  # the rank that was not killed
+    resumed = in_ranks(2, train, folder, resume=True, **settings)[0]
+    steps = EPOCHS * len(Points())
+    saved = steps - len(resumed["losses"])
+    return {
+        "seconds": seconds,
+        "end": left.get("end"),
+        "lost": len(left["losses"]) - saved,
+        "weights": resumed["weights"],
+    }
+
+
 if __name__ == "__main__":
     torch.set_num_threads(1)
     root = Path(sys.argv[1])
     train(root / "warm-up")  # what torch loads at a first step, once for all that are forked
-    (root / "found.json").write_text(json.dumps(everything(root)))
+    if sys.argv[2:] == ["digits"]:
+        found = {n: in_ranks(n, digits, root / f"digits-{n}", "--model", "mlp") for n in (1, 2)}
+    else:
+        found = killed(root, int(sys.argv[2])) if sys.argv[2:] else everything(root)
+    (root / "found.json").write_text(json.dumps(found))

@@ -31,8 +31,10 @@ def distance(these, those):
     return max(abs(a - b) / abs(a) for a, b in zip(these, those, strict=True))
 
 
-@pytest.mark.parametrize("count", ["2", "3"])
-@pytest.mark.parametrize("name", ["plain", "norm", "accumulate"])
+@pytest.mark.parametrize(
+    ("name", "count"),
+    [("plain", "2"), ("norm", "3"), ("weighted", "2"), ("accumulate", "2")],
+)
 def test_ranks_train_what_one_process_trains(found, name, count):
     one, several = found[name]["1"][0], found[name][count]
     assert len(one["losses"]) >= 30
@@ -49,7 +51,7 @@ def test_ranks_train_what_one_process_trains(found, name, count):
 
 
 def test_only_the_first_rank_goes_on_with_the_result(found):
-    assert ["end" in rank for rank in found["plain"]["3"]] == [False, True, True]
+    assert ["end" in rank for rank in found["norm"]["3"]] == [False, True, True]
 
 
 def test_nan_of_one_rank_stops_all_before_the_update(found):

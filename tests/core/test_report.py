@@ -76,7 +76,8 @@ def test_a_page_holds_everything_and_leads_nowhere(tmp_path):
         environment={"working_folder": "/home/me", "packages": {"torch": "2.14.1"}},
         result={"test_accuracy": past.score(0.75), "findings": [finding]},
     )
-    (run / "guards.json").write_text(json.dumps([finding, {**finding, "code": "G-D01"}]))
+    other = {**finding, "code": "G-D01", "measured": 7.25, "limit": 3, "place": "layer4"}
+    (run / "guards.json").write_text(json.dumps([finding, other]))
     (run / "note.txt").write_text("a note")
     picture(run / "pictures/boxes.png", Title="Boxes", Description="What it found.")
     picture(run / "confusion-test.png")
@@ -86,6 +87,7 @@ def test_a_page_holds_everything_and_leads_nowhere(tmp_path):
     words = " ".join(" ".join(page.words).split())
     for told in (
         *("0.7500", "0.7000 to 0.8000", "100", "0.1000", "a note", "G-P06", "odd loss", "G-D01"),
+        *("7.2500", "limit 3", "layer4"),
         *("flag", "f00d", "2.14.1", "Boxes", "What it found.", "confusion test"),
         "cd /home/me dltool cnn train --data 'my pictures' dltool reproduce",
     ):

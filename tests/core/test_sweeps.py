@@ -31,9 +31,10 @@ calls = folder / "calls"
 calls.write_text((calls.read_text() if calls.exists() else "") + json.dumps(words) + "\\n")
 rate = next((float(word[5:]) for word in words if word.startswith("--lr=")), 0.0)
 seed = int(words[words.index("--seed") + 1]) if "--seed" in words else 0
-facts = {{"status": "running", "result": None}}
+facts = {{"topic": "mlp-xor", "status": "running", "result": None}}
 def write(**values):
     (folder / "run.json").write_text(json.dumps({{**facts, **values}}))
+    (folder / "config.json").write_text("{{}}")
 def stop(*_):
     (folder / "checkpoints" / "step-1").mkdir(exist_ok=True)
     write(status="interrupted")
@@ -146,6 +147,15 @@ def test_ctrl_c_lets_every_run_save_and_the_next_call_resumes_them(tmp_path):
     assert calls(stopped[0])[1][:3] == ["mlp-xor", "train", "--resume"]
 
 
+def test_a_run_that_is_damaged_begins_again(tmp_path):
+    made = asked(tmp_path / "s", "lr=0.1")
+    run(made)
+    member = made.members(made.settings()[0])[0]
+    (member.folder / "run.json").write_text("{")
+    assert member.state() == "missing"
+    assert [each.was_there for each in run(made)] == [False]
+
+
 def test_a_folder_of_something_else_is_left_alone(tmp_path):
     asked(tmp_path / "s", "lr=0.1", fixed=["--epochs", "3"])
     with pytest.raises(ConfigError, match="other fixed"):
@@ -200,22 +210,23 @@ def test_a_range_that_is_none_is_refused(text, words):
 def test_figures_are_found_and_means_are_those_of_statistics(tmp_path):
     made = asked(tmp_path / "s", "lr=0.1,0.2,0.5", seeds=(0, 1, 2))
     run(made)
-    folders = [member.folder for member in made.members(made.settings()[1])]
-    metric = sweep_scores.find(folders[0])
+    places = [[member.folder for member in made.members(one)] for one in made.settings()[:2]]
+    metric = sweep_scores.find(places[0][0])
     assert (metric.name, metric.higher) == ("val_loss", False)
-    values = tuple(sweep_scores.score(folder, metric) for folder in folders)
-    row = sweep_scores.Row(made.settings()[1], values, 0, 1.0)
-    assert row.mean == pytest.approx(statistics.mean([0.2, 0.21, 0.22]))
-    assert row.deviation == pytest.approx(statistics.stdev([0.2, 0.21, 0.22]))
-    assert sweep_scores.score(folders[0], sweep_scores.Metric.read("accuracy:max")) == 0.8
-    better = sweep_scores.Row((), (0.1,), 0, 1.0)
-    none = sweep_scores.Row((), (), 3, 0.0)
-    assert sweep_scores.ranked([none, row, better], metric) == [better, row, none]
-    assert "chance" in sweep_scores.doubt([better, row])
-    near = sweep_scores.Row((), (0.2, 0.215, 0.22), 0, 1.0)
-    assert "two standard errors" in sweep_scores.doubt([row, near])
-    far = sweep_scores.Row((), (0.9, 0.91, 0.92), 0, 1.0)
-    assert sweep_scores.doubt([row, far]) == ""
+    best, second = (
+        sweep_scores.row(one, folders, 0, metric)
+        for one, folders in zip(made.settings(), places, strict=False)
+    )
+    assert second.mean == pytest.approx(statistics.mean([0.2, 0.21, 0.22]))
+    assert second.deviation == pytest.approx(statistics.stdev([0.2, 0.21, 0.22]))
+    other = sweep_scores.Metric("accuracy", True)
+    assert sweep_scores.score(places[1][0], other) == 0.8
+    none = sweep_scores.row(made.settings()[2], [], 3, metric)
+    assert sweep_scores.ranked([none, second, best], metric) == [best, second, none]
+    assert sweep_scores.ranked([best, second], other) == [second, best]
+    assert "learning_rate 0.1 is better" in sweep_scores.verdict([best, second, none], metric)
+    one = sweep_scores.row(made.settings()[0], places[0][:1], 0, metric)
+    assert "one seed says little" in sweep_scores.verdict([one, second], metric)
 
 
 def test_a_search_goes_on_where_it_was_and_learns_from_every_seed(tmp_path):
@@ -250,12 +261,13 @@ def test_the_command_trains_compares_and_names_the_best(dltool, work, monkeypatc
     monkeypatch.undo()
     options = ["--task", "circles", "--epochs", "2", "--set", "hidden=4,none", "--jobs", "2"]
     shown = dltool("sweep", "mlp-xor", *options, "--json").json()["data"]
-    assert [row["runs"] for row in shown["settings"]] == [1, 1]
+    assert [len(row["runs"]) for row in shown["settings"]] == [1, 1]
     assert shown["settings"][0]["mean"] <= shown["settings"][1]["mean"]
     assert shown["metric"] == "val_loss"
     assert "--hidden=" in shown["best"]["command"]
     listed = dltool("runs", "list", "--json").json()["data"]["runs"]
     assert len(listed) == 2
-    assert "refused" not in dltool("sweep", "mlp-xor", "--set", "lr=-1,2", code=2).err
+    dltool("sweep", "mlp-xor", "--set", "lr=-1,2", code=2)
+    assert "not for a sweep" in dltool("sweep", "mlp-xor", "--dry-run", code=2).err
     assert "no option" in dltool("sweep", "mlp-xor", "--set", "x=1", code=2).err
     assert "trains nothing" in dltool("sweep", "cnn", "predict", "--seeds", "2", code=2).err

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from dltool import ranges, ranks
+from dltool import ranges
 from dltool.errors import ConfigError
 from dltool.training_config import TrainingConfig
 
@@ -87,9 +87,6 @@ class TrainConfig(TrainingConfig):
         ranges.one_of("--size", self.size, tuple(SIZES))
         ranges.one_of("--schedule", self.schedule, SCHEDULES)
         ranges.one_of("--class-weights", self.class_weights, CLASS_WEIGHTS)
-        if self.class_weights != "none":
-            # the weights of a part are not those of the whole batch
-            ranks.refuse_several(f"--class-weights {self.class_weights}", self.nproc)
         ranges.one_of("--monitor", self.monitor, tuple(MONITORS))
         for option, value, low in (
             ("--max-tokens", self.max_tokens, 0),

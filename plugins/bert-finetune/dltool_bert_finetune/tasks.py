@@ -136,6 +136,25 @@ def refuse_idle_options(config: TrainConfig, targets: Targets) -> None:
             raise ConfigError("E205", f"{option} means nothing for --task {task}")
 
 
+def class_weights(
+    config: TrainConfig, targets: Targets, values: Tensor, device: torch.device
+) -> Tensor | None:
+    """Return the weights of the classes, (C,), by the labels of the training split."""
+    if config.class_weights != "balanced" or targets.task not in LABELLED:
+        return None
+    counts = torch.bincount(values[values != IGNORED], minlength=len(targets.classes))
+    # N / (C n_c): a class weighs the same in the sum, however many texts it has
+    return (counts.sum() / (len(counts) * counts.clamp_min(1))).to(device)
+
+
+def weight_of(labels: Tensor, targets: Targets, weights: Tensor | None) -> Tensor | None:
+    """Return what the loss of a batch is the mean over, where that is not its texts."""
+    if weights is None and targets.task != "token":
+        return None
+    counted = labels[labels != IGNORED]
+    return weights[counted].sum() if weights is not None else (labels != IGNORED).sum()
+
+
 def loss_of(config: TrainConfig, targets: Targets, values: Tensor, device: torch.device) -> Loss:
     """Return the loss of a batch from logits and labels.
 
@@ -145,11 +164,7 @@ def loss_of(config: TrainConfig, targets: Targets, values: Tensor, device: torch
     Args:
         values: of the training split, for the weights of the classes.
     """
-    weights: Tensor | None = None
-    if config.class_weights == "balanced" and targets.task in LABELLED:
-        counts = torch.bincount(values[values != IGNORED], minlength=len(targets.classes))
-        # N / (C n_c): a class weighs the same in the sum, however many texts it has
-        weights = (counts.sum() / (len(counts) * counts.clamp_min(1))).to(device)
+    weights = class_weights(config, targets, values, device)
 
     def classify(logits: Tensor, labels: Tensor) -> Tensor:
         return F.cross_entropy(

@@ -133,7 +133,9 @@ def _loop(
     steps = config.epochs * -(-len(texts) // config.accumulate)
     scheduler = model.schedule(optimizer, config.schedule, steps, config.warmup)
     settings = training.Settings.of(config, device, monitor=_monitor(config, targets))
-    loss_of = tasks.loss_of(config, targets, parts["train"].values, device)
+    values = parts["train"].values
+    loss_of = tasks.loss_of(config, targets, values, device)
+    weights = tasks.class_weights(config, targets, values, device)
     with training.session(
         run, network, optimizer, settings, scheduler=scheduler, console=console, resume=resume
     ) as session:
@@ -149,7 +151,8 @@ def _loop(
             for batch in session.batches(source, label=label):  # tokens (B, T), labels (B, …)
                 with session.attempt():
                     loss = loss_of(model.forward(trained, batch), batch["labels"])
-                    session.step(loss, count=len(batch["labels"]))
+                    weight = tasks.weight_of(batch["labels"], targets, weights)
+                    session.step(loss, count=len(batch["labels"]), weight=weight)
             with session.averaged():
                 logits = answers(prepared, "val", targets, features)
             session.report(tasks.validation(logits, parts["val"], targets))

@@ -20,6 +20,7 @@ from dltool_cnn.model import count_parameters
 from dltool_cnn.predict import load_classifier
 
 SHORTEST = 0.005  # a measurement below this repeats its call, or the clock would be measured
+PATIENCE = 15.0  # seconds, above which it is said how long it will take
 HEADER = ("batch", "latency ms", "spread ms", "images/s")
 
 
@@ -71,7 +72,7 @@ def bench_run(
     images = noise.to(torch.uint8).to(choice.device)
     answer = functools.partial(_answer, loaded.model, choice.device, precision)
     try:
-        rows = measure(answer, images, sizes, repeats, choice.device)
+        rows = measure(answer, images, sizes, repeats, choice.device, console)
     except (RuntimeError, MemoryError) as error:
         if not memory.is_out_of_memory(error):
             raise
@@ -117,6 +118,7 @@ def measure(
     sizes: Sequence[int],
     repeats: int,
     device: torch.device,
+    console: Console,
 ) -> list[dict[str, Any]]:
     """Return latency and throughput by batch size; short calls are repeated within a measurement.
 
@@ -125,8 +127,11 @@ def measure(
     """
     calls = {str(size): functools.partial(answer, images[:size]) for size in sizes}
     # the first calls choose algorithms and allocate: they are no measure of the rest
-    quick = timing.compare(calls, repeats=2, warmup=2, device=device)
+    quick = timing.compare(calls, repeats=2, warmup=1, device=device)
     times = {name: max(1, round(SHORTEST / quick[name].min)) for name in calls}
+    left = (repeats + 1) * sum(times[name] * quick[name].median for name in calls)
+    if left > PATIENCE:
+        console.note(f"this will take about {left:.0f} s; --repeats and --batch-sizes make it less")
     repeated = {name: functools.partial(_repeat, call, times[name]) for name, call in calls.items()}
     found = timing.compare(repeated, repeats=repeats, device=device)
     return [_row(size, times[str(size)], found[str(size)]) for size in sizes]

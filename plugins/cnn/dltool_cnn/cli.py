@@ -9,7 +9,7 @@ import typer
 
 from dltool import asking, options, runs
 from dltool.console import Console
-from dltool_cnn import cli_deploy, cli_models, cli_study, flags, recipes
+from dltool_cnn import cli_deploy, cli_kernels, cli_models, cli_study, flags, recipes
 from dltool_cnn.config import TrainConfig, class_names, numbers
 
 TOPIC = "cnn"
@@ -210,3 +210,4 @@ def import_(
 cli_models.register(app)
 cli_deploy.register(app)
 cli_study.register(app)
+cli_kernels.register(app)

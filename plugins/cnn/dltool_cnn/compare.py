@@ -16,6 +16,7 @@ from typing import Any
 from dltool import asking, files, runs, sweep_processes, sweep_scores, sweep_sources, sweeps, tree
 from dltool.console import Console, table
 from dltool.errors import ConfigError
+from dltool.history import folders
 from dltool.sweeps import Member, Settings, Sweep
 
 RESULT = "compare.json"
@@ -153,10 +154,9 @@ def _told(outcome: sweep_processes.Outcome) -> str:
 def row(settings: Settings, members: Sequence[Member]) -> Row:
     """Gather the figures of the finished runs of one combination."""
     good = [each for each in members if each.state() == "finished"]
-    found = [sweep_scores.figures(each.folder) for each in good]
+    found = [folders.at(each.folder).scores for each in good]
     values = {
-        name: tuple(float(figures[name]["number"]) for figures in found if name in figures)
-        for name in FIGURES
+        name: tuple(figures[name].value for figures in found if name in figures) for name in FIGURES
     }
     return Row(
         settings,

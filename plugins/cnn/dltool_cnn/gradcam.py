@@ -114,7 +114,8 @@ def maps(model: Classifier, images: Tensor, chosen: Tensor, layer: str) -> Tenso
         score = logits.gather(1, chosen.view(-1, 1).to(logits.device)).sum()
         (gradient,) = torch.autograd.grad(score, held[-1])  # (B, K, h, w)
     heat = (gradient * held[-1].detach()).sum(1).relu()  # (B, h, w)
-    return heat / heat.amax((1, 2), keepdim=True).clamp_min(1e-12)
+    most = heat.amax((1, 2), keepdim=True)
+    return heat / most.where(most > 0, torch.ones_like(most))
 
 
 def draw_explained(

@@ -83,13 +83,13 @@ def look(data: str, data_root: Path | None, console: Console) -> Survey:
     survey = Survey(tree.classes, str(path), ignored=tree.ignored)
     pairs = [(split, item) for split, items in tree.splits.items() for item in items]
     with quiet(), console.progress(len(pairs), "reading images", "img") as bar:
-        for split, item, found in _decoded(pairs):
+        for split, item, found in _looked(pairs):
             bar.advance()
-            if isinstance(found, DataError):
+            if isinstance(found, Seen):
+                survey.seen.append(found)
+            else:
                 reason = found.message.removeprefix(f"{item.name} ")
                 survey.broken.append({"split": split, "file": item.name, "reason": reason})
-            else:
-                survey.seen.append(_seen(split, item.name, item.label, found))
     if not survey.seen:
         first = survey.broken[0]
         raise DataError(
@@ -100,24 +100,25 @@ def look(data: str, data_root: Path | None, console: Console) -> Survey:
     return survey
 
 
-def _decoded(
+def _looked(
     pairs: Sequence[tuple[str, ImageItem]],
-) -> Iterator[tuple[str, ImageItem, npt.NDArray[np.uint8] | DataError]]:
-    """Decode at full size in threads, in order, a chunk at a time."""
+) -> Iterator[tuple[str, ImageItem, Seen | DataError]]:
+    """Decode at full size in threads, in order; each holds one image at a time."""
     reader = ItemReader()
 
-    def read(item: ImageItem) -> npt.NDArray[np.uint8] | DataError:
+    def read(pair: tuple[str, ImageItem]) -> Seen | DataError:
+        split, item = pair
         try:
-            return decode(reader.read(item), item.name, None, None)
+            pixels = decode(reader.read(item), item.name, None, None)
         except DataError as error:
             return error
+        return _seen(split, item.name, item.label, pixels)
 
     with ThreadPoolExecutor(WORKERS, "decode") as pool:
         for start in range(0, len(pairs), CHUNK):
             some = pairs[start : start + CHUNK]
-            found = pool.map(read, (item for _, item in some))
-            for (split, item), pixels in zip(some, found, strict=True):
-                yield split, item, pixels
+            for (split, item), found in zip(some, pool.map(read, some), strict=True):
+                yield split, item, found
 
 
 def _named(data: str, data_root: Path | None, console: Console) -> Survey:
