@@ -6,7 +6,10 @@ import os
 import sys
 from pathlib import Path
 
+import jsonschema
 import pytest
+
+from dltool import schemas
 
 SPEC = importlib.util.spec_from_file_location(
     "past", Path(__file__).parent / "core/history_runs.py"
@@ -33,8 +36,20 @@ def made(work):
     return work
 
 
+def test_a_run_of_an_older_version_is_listed_as_the_schema_says(made, dltool, work):
+    old = work / "runs/old"
+    old.mkdir()
+    (old / "run.json").write_text('{"topic": "weather", "status": "running", "process": 0}')
+    told = dltool("runs", "list", "--json").json()
+    jsonschema.validate(told, schemas.output("runs", "list"))
+    assert (told["data"]["runs"][0]["folder"], len(told["data"]["runs"])) == ("runs/old", 8)
+    assert told["data"]["runs"][0]["status"] == "stopped"
+    told = dltool("runs", "show", "runs/old", "--json").json()
+    jsonschema.validate(told, schemas.output("runs", "show"))
+    assert "weather" in dltool("runs", "show", "runs/old").out
+
+
 def test_list_filters_sorts_and_shows_columns(made, dltool):
-    assert len(dltool("runs", "list", "--json").json()["data"]["runs"]) == 7
     words = ["--where", "val_accuracy>=0.81", "--sort", "val_accuracy", "--reverse"]
     listed = dltool("runs", "list", *words, "--columns", "folder,seed,val_accuracy")
     assert [line.split() for line in listed.out.splitlines()][:2] == [

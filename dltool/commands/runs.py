@@ -45,6 +45,10 @@ app.command()(runs_change.note)
 app.command("rm")(runs_change.remove)
 
 COLUMNS = ("folder", "topic", "data", "status", "created", "result")
+ALWAYS = (
+    *("format", "id", "dltool", "topic", "verb", "name", "status", "grade", "created", "command"),
+    *("process", "finished", "result"),
+)
 ColumnsOption = Annotated[
     str | None,
     typer.Option(
@@ -105,7 +109,9 @@ def _cell(name: str, run: PastRun) -> str:
 
 
 def _facts(run: PastRun, names: list[str]) -> dict[str, Any]:
-    facts = {**run.facts, "folder": str(run.folder), "status": run.state, "data": run.data}
+    """Return what `run.json` says, and null for what this version or an unfinished run lacks."""
+    own = {"folder": str(run.folder), "status": run.state, "data": run.data}
+    facts = {**dict.fromkeys(ALWAYS), "command": [], **run.facts, **own}
     note = {"note": run.note} if run.note else {}
     return {**facts, **note, **({"values": {n: run.value(n) for n in names}} if names else {})}
 

@@ -4,9 +4,10 @@ import json
 
 import pytest
 import torch
-from dltool_cnn.config import MODELS
+from dltool_cnn.config import MODELS, RECIPES, TrainConfig
 from dltool_cnn.model import BUILDERS, Spec, build
 from dltool_cnn.models import zoo
+from dltool_cnn.recipes import recipe
 from dltool_cnn.summary import build_empty, summarise
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -202,3 +203,30 @@ def test_summary_and_models_commands(capsys):
     ):
         assert cli.run(["cnn", *words]) == 2
         assert said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("kind", RECIPES)
+@pytest.mark.parametrize("data", ["digits", "mnist", "fashion-mnist", "cifar10", "a/folder"])
+def test_every_recipe_is_a_config_and_fits_its_images(kind, data):
+    chosen = {"data": data, "recipe": kind}
+    settings = TrainConfig(**{**recipe(chosen), **chosen})
+    side = {"digits": 8, "cifar10": 32, "a/folder": 64}.get(data, 28)
+    channels = 1 if data in ("digits", "mnist", "fashion-mnist") else 3
+    spec = Spec(settings.model, channels, side, side, 10, base_width=settings.width)
+    found = summarise(build_empty(spec), spec)
+    assert found.parameters < 1_300_000
+    if (kind, data) == ("best", "fashion-mnist"):
+        assert found.parameters < 1_000_000
+
+
+def test_a_recipe_yields_to_what_is_chosen():
+    usual = recipe({})
+    assert recipe({"recipe": "usual"}) == usual
+    assert recipe({"recipe": "fast"})["model"] == "preact"
+    other = recipe({"recipe": "best", "data": "fashion-mnist", "model": "resnet20"})
+    assert "width" not in other
+    assert recipe({"recipe": "fast", "optimizer": "sgd"})["learning_rate"] == 0.1
+    assert recipe({"optimizer": "muon"})["learning_rate"] == 0.02
+    trained = recipe({"model": "tv:resnet18", "pretrained": True, "recipe": "best"})
+    assert "optimizer" not in trained
+    assert trained["head_lr"] > trained["learning_rate"]

@@ -296,7 +296,8 @@ def test_stored_weights_give_what_is_known_of_them(here: Path) -> None:
     assert data["predicted"]["activations"] is None
     assert data["use"] == round(1.2 * 500)
     assert "activations are not known" in asked("w.safetensors").stdout
-    assert isinstance(asked("w.safetensors", "--input", "3").exception, ConfigError)
+    for words in (["--input", "3"], ["--batch", "8"], ["--device-memory", "8GiB"]):
+        assert isinstance(asked("w.safetensors", *words).exception, ConfigError)
     (here / "model.bin").write_bytes(b"PK")
     assert isinstance(asked("model.bin").exception, DataError)
     (here / "w.safetensors").write_bytes(b"cut")

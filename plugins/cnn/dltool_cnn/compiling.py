@@ -24,7 +24,8 @@ Forward = Callable[[Tensor], Tensor]
 def compiled(model: Classifier, images: Tensor, precision: str, console: Console) -> Forward:
     """Return the model compiled, after steps on one batch that say what it costs and gains.
 
-    The model itself stays as it is: checkpoints know nothing of compilation.
+    A batch of another size, as the last of an epoch, goes through the model as it is: compiling
+    for it too would cost as much again. Checkpoints know nothing of compilation.
 
     Raises:
         DeviceError: E303, torch cannot compile here.
@@ -46,7 +47,8 @@ def compiled(model: Classifier, images: Tensor, precision: str, console: Console
         f"--compile: first step {cold:.1f} s, then {warm * 1000:.0f} ms a step; without "
         f"{plain * 1000:.0f} ms" + _payback(cold, warm, plain)
     )
-    return forward
+    size = len(images)
+    return lambda batch: forward(batch) if len(batch) == size else model(batch)
 
 
 def _payback(cold: float, warm: float, plain: float) -> str:

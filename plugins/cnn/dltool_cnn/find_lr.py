@@ -132,4 +132,9 @@ def draw(found: RangeTest, used: float, path: Path) -> None:
         axes.set_xlabel("learning rate")
         axes.set_ylabel("training loss, smoothed")
         axes.legend(frameon=False)
-        save(figure, path)
+        save(
+            figure,
+            path,
+            title="learning-rate range test",
+            description="The training loss while the learning rate grew from step to step.",
+        )

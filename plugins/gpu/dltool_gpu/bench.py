@@ -16,6 +16,7 @@ from dltool import timing
 from dltool.console import Console, table
 from dltool.environment import now
 from dltool.errors import CheckFailed, ConfigError, DataError
+from dltool.machine import count_of
 from dltool_gpu import ceilings, kernels, targets
 from dltool_gpu.ceilings import Ceiling
 from dltool_gpu.kernels import Case, Sizes
@@ -181,7 +182,7 @@ def report(results: Mapping[str, Any]) -> str:
         "measured here": "the ceiling is the best that products of several sizes, copy and triad "
         "reached here",
     }[source]
-    threads = f", {results['threads']} threads" if "threads" in results else ""
+    threads = f", {count_of(results['threads'], 'thread')}" if "threads" in results else ""
     lines = [f"{results['name']} ({results['device']}{threads})", table(rows, head), where]
     if any((case["share"] or 0) > 1 for case in results["cases"]):
         lines.append(

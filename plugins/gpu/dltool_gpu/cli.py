@@ -72,7 +72,7 @@ def info_command(
         int | None, typer.Option("--count", min=1, help="End --watch after so many looks.")
     ] = None,
 ) -> None:
-    """Show GPUs, driver, CPU, memory and the installed torch, and what is wrong with them.
+    """Show GPUs, driver, CPU, torch and what is wrong with them.
 
     No GPU is a normal answer. A GPU is usable when it is visible, open to computing, and fit for
     the installed torch.
@@ -140,10 +140,11 @@ def trial_command(
     threads: ThreadsOption = 0,
     json: JsonOption = False,
 ) -> None:
-    """Train a small network on every device and on the CPU; exit 6 unless all learn the same.
+    """Train a small network on every device and compare the losses.
 
-    The network is that of MNIST's first lesson, 784-1024-10, on images drawn at random; auto takes
-    every GPU. With several devices it also trains on all at once and tells what that gains.
+    Exit 6 unless all devices and the CPU learn the same. The network is that of MNIST's first
+    lesson, 784-1024-10, on images drawn at random; auto takes every GPU. With several devices it
+    also trains on all at once and tells what that gains.
     """
     console = Console("gpu test", json=json)
     console.loading()
@@ -225,10 +226,11 @@ def bench_command(
     out: OutOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Time matrix products, copies, convolution, attention and launches against their ceiling.
+    """Time the usual operations against the device's ceiling.
 
-    Random data, warm-up, the median of rounds that each wait for the device. Leaves results.json
-    and roofline.png in the run folder.
+    Matrix products, copies, transfers, convolution, attention, launches. Random data, warm-up, the
+    median of rounds that each wait for the device. Leaves results.json and roofline.png in the run
+    folder.
     """
     from dltool_gpu.report import parse_groups
 

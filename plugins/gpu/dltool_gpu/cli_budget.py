@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from dltool.console import Console
+from dltool.errors import ConfigError
 from dltool.options import DeviceOption, JsonOption, PrecisionOption
 
 
@@ -34,8 +35,9 @@ def command(
         ),
     ],
     batch: Annotated[
-        int, typer.Option("--batch-size", "--batch", min=1, help="Samples a batch.")
-    ] = 32,
+        int | None,
+        typer.Option("--batch-size", "--batch", min=1, help="Samples a batch.", show_default="32"),
+    ] = None,
     shape: Annotated[
         list[str] | None,
         typer.Option(
@@ -62,10 +64,11 @@ def command(
     ] = None,
     json: JsonOption = False,
 ) -> None:
-    """Predict the memory of a training step, its largest batch, and what would save memory.
+    """Predict the memory of a training step and the largest batch.
 
-    The step runs on tensors without content, so any model of any size is answered in seconds and
-    without a GPU. On a GPU it also runs really, and the measured peak stands beside it.
+    Also what AMP, checkpointing and accumulation would save. The step runs on tensors without
+    content, so any model of any size is answered in seconds and without a GPU. On a GPU it also
+    runs really, and the measured peak stands beside it.
     """
     from dltool_gpu.report import parse_size
 
@@ -78,8 +81,15 @@ def command(
     place = choose(device).device
     budget.check(precision)
     source = models.find(model, shape or [])
-    plan = budget.Plan(batch, precision, optimizer.value)
+    plan = budget.Plan(batch or 32, precision, optimizer.value)
     if source.build is None:
+        for name, value in (("--batch-size", batch), ("--device-memory", given)):
+            if value is not None:
+                raise ConfigError(
+                    "E205",
+                    f"{name} says nothing of stored weights: how they compute is not with them",
+                    cure="give the model as torchvision's name or MODULE:FUNCTION",
+                )
         answer = budget.of_weights(source, plan)
     else:
         answer = budget.answer(source, plan, place, given, console)

@@ -61,11 +61,12 @@ def command(
     out: OutOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Keep every GPU at full load and look at every result; exit 6 when anything is wrong.
+    """Keep every GPU at full load and look at every result.
 
-    Wrong are: a product that is not bit for bit the first one, or not that of the CPU; clocks held
-    down by heat or power supply; memory errors; a rate that sags; a GPU slower than its peers.
-    auto takes every GPU, or the CPU. Leaves burn.json and burn.png in the run folder.
+    Exit 6 when anything is wrong: a product that is not bit for bit the first one, or not that of
+    the CPU; clocks held down by heat or power supply; memory errors; a rate that sags; a GPU slower
+    than its peers. auto takes every GPU, or the CPU. Leaves burn.json and burn.png in the run
+    folder.
     """
     console = Console("gpu burn", json=json)
     confirm_long(seconds, yes=yes, json=json)

@@ -77,7 +77,7 @@ def formats(device: torch.device) -> list[str]:
     found = ["fp32"]
     if torch.version.hip is None and capability >= (8, 0):
         found.append("tf32")
-    if torch.cuda.is_bf16_supported():
+    if torch.cuda.is_bf16_supported(including_emulation=False):
         found.append("bf16")
     found.append("fp16")
     if torch.version.hip is None and capability >= (8, 9):

@@ -53,9 +53,11 @@ def at_least(spec: Spec, side: int) -> None:
     """
     height, width = spec.seen
     if min(height, width) < side:
+        enough = max(side, 28)
+        shape = f"{spec.channels}x{enough}x{enough}"
         raise ConfigError(
             "E202",
             f"{spec.name} needs images of at least {side}x{side} pixels",
             received=f"{height}x{width}",
-            cure=f"add --image-size {max(side, 28)}",
+            cure=f"add --image-size {enough} (to summary: --input {shape})",
         )

@@ -89,7 +89,7 @@ def _made(make: Any, short: str, options: dict[str, Any], spec: Spec) -> nn.Modu
         raise ConfigError(
             "E205", f"{spec.name} has no --dropout of its own", cure="leave --dropout out"
         ) from error
-    except (ValueError, RuntimeError) as error:
+    except (AssertionError, RuntimeError, ValueError) as error:
         raise _wrong_size(spec, error) from error
     return network
 
@@ -110,11 +110,12 @@ def _refuse_small(network: nn.Module, spec: Spec) -> None:
 def _wrong_size(spec: Spec, error: Exception) -> ConfigError:
     height, width = spec.seen
     reason = str(error).strip().splitlines()
+    side = usual_side(spec.name)
     return ConfigError(
         "E202",
         f"{spec.name} cannot take images of {height}x{width}"
-        + (f": {reason[0][:120]}" if reason else ""),
-        cure=f"add --image-size {usual_side(spec.name)}",
+        + (f": {reason[0][:120].rstrip('.!')}" if reason else ""),
+        cure=f"add --image-size {side} (to summary: --input 3x{side}x{side})",
     )
 
 
