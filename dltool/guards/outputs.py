@@ -168,7 +168,7 @@ def expressible(subject: Subject, seen: Seen) -> Verdict:
 
 def _zeros(outputs: Tensor) -> float:
     """Return the share of exact zeros among the outputs that vary at all."""
-    flat = outputs.flatten(1)
+    flat = outputs.reshape(len(outputs), -1)
     varying = flat[:, (flat != flat[:1]).any(0)]
     return float((varying == 0).float().mean()) if varying.numel() else 0.0
 

@@ -89,7 +89,8 @@ def report_of(verdicts: Iterable[Verdict], off: Iterable[str] = ()) -> Report:
     found = [each for each in all_of_them if isinstance(each, Finding)]
     judged = {each.code for each in found}
     clean = {each.code: each for each in all_of_them if isinstance(each, Clean)}
-    left = {each.code: each for each in all_of_them if isinstance(each, NotJudged)}
+    # the first reason counts: what comes after it is the same guard's second look
+    left = {each.code: each for each in reversed(all_of_them) if isinstance(each, NotJudged)}
     # a guard that is left out takes along what its mistake brings about
     causes = folded(found)
     return Report(
