@@ -168,6 +168,7 @@ def log_epoch(active: Session, values: Mapping[str, float], is_best: bool) -> No
     active.run.log(record)
     active.console.event("epoch", **record)
     active.console.note(_epoch_line(record))
+    active.monitors.tell()
 
 
 def _epoch_line(record: Mapping[str, Any]) -> str:

@@ -38,6 +38,9 @@ class Settings:
         ema: decay of the averaged weights that are evaluated and kept as the best; 0: none.
         on_nan: `stop`, `skip` or `rollback`, see `nonfinite`; with `skip` every step waits for
             the accelerator.
+        guards: `off` leaves the monitors out, see `dltool.guards.findings`.
+        without: guards that do not count, as for `--without`.
+        chance: the loss of guessing, as ln C; 0 where it is not known.
         schedule_by_epoch: step the scheduler after each epoch, not after each optimizer step.
     """
 
@@ -54,6 +57,9 @@ class Settings:
     ema: float = 0.0
     on_nan: str = "stop"
     schedule_by_epoch: bool = False
+    guards: str = "preflight"
+    without: tuple[str, ...] = ()
+    chance: float = 0.0
 
     @classmethod
     def of(cls, config: object, device: torch.device, **others: Any) -> Settings:

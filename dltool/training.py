@@ -45,6 +45,7 @@ from dltool.boundary import Boundary
 from dltool.console import Console
 from dltool.ema import Average
 from dltool.errors import DataError, Diverged, DltoolError, OutOfMemory, Stopped
+from dltool.guarding import Monitors
 from dltool.metrics import Mean
 from dltool.runs import Run
 from dltool.settings import Batches as Batches
@@ -103,6 +104,7 @@ class Session:
         per_epoch = settings.schedule_by_epoch or isinstance(scheduler, ReduceLROnPlateau)
         self._scheduler_by_step = None if per_epoch else scheduler
         self.scheduler_by_epoch: Any = scheduler if per_epoch else None
+        self.monitors = Monitors(self)
 
     # ---- the loop's view -------------------------------------------------------------------
 
@@ -116,6 +118,7 @@ class Session:
                 raise RuntimeError("an epoch ended without Session.report")
         if self.patience.is_over:
             self.console.note(f"no better epoch in {self.patience.waited}: stopped early")
+        self.monitors.tell(at_end=True)
         with self.watch.hold():
             self.save()
             self.finished = True

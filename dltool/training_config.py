@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from dltool import durations, nonfinite, ranges, tracking
 from dltool.guards import findings
 
-GUARDS = ("preflight", "full", "strict", "only", "off")
+GUARDS = ("preflight", "full", "strict", "only", "only-full", "off")
 
 
 @dataclass(frozen=True)

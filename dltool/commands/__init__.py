@@ -1,6 +1,10 @@
 """The core commands; a topic can never take the name of one."""
 
 CORE_COMMANDS = {
+    "check": (
+        "dltool.commands.check:app",
+        "Look for silent mistakes in a topic, a run, your own code or a log.",
+    ),
     "checkpoint": (
         "dltool.commands.checkpoint:app",
         "Look into checkpoints, verify, compare, convert and prune them.",
@@ -20,6 +24,10 @@ CORE_COMMANDS = {
     "explain": (
         "dltool.commands.explain:app",
         "Say what a code such as E503 or G-P09 means, and what cures it.",
+    ),
+    "guards": (
+        "dltool.commands.guards:app",
+        "A tour of silent mistakes: plant one, see what it does, see who finds it.",
     ),
     "plugin": ("dltool.commands.plugin:app", "Look after topics: list, check, install, new."),
     "reproduce": (

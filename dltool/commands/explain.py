@@ -31,8 +31,10 @@ def explain(
         _error(wanted, console)
     elif wanted in guards():
         _guard(wanted, console)
+    elif wanted in (own := _of_topics()):
+        _topics_guard(wanted, *own[wanted], console)
     else:
-        known = [*CAUSES, *guards()]
+        known = [*CAUSES, *guards(), *own]
         near = closest(wanted, known)
         raise ConfigError(
             "E206",
@@ -75,9 +77,34 @@ def _guard(code: str, console: Console) -> None:
     console.result({"kind": "guard", **guard.as_dict()}, f"{code}: {guard.title}\n{lines}")
 
 
+def _of_topics() -> dict[str, tuple[str, tuple[str, ...]]]:
+    """Return the guards that installed topics bring, each with its topic and its texts."""
+    from dltool import plugins
+
+    return {
+        code: (topic.name, texts)
+        for topic in plugins.discover()
+        for code, texts in topic.guards
+        if len(texts) == 3
+    }
+
+
+def _topics_guard(code: str, topic: str, texts: tuple[str, ...], console: Console) -> None:
+    title, cause, cure = texts
+    data = {"kind": "guard", "code": code, "topic": topic, "title": title}
+    text = f"{code}: {title}\ncause   {cause}\ncure    {cure}\nlooks   before dltool {topic} train"
+    console.result({**data, "cause": cause, "cure": cure}, text)
+
+
 def _list(console: Console) -> None:
     known = guards().values()
     rows = [[code, "error", CAUSES[code]] for code in CAUSES]
     rows += [[guard.code, guard.severity, guard.title] for guard in known]
-    data = {"errors": CAUSES, "guards": [guard.as_dict() for guard in known]}
+    topics = _of_topics()
+    rows += [[code, topic, texts[0]] for code, (topic, texts) in topics.items()]
+    data = {
+        "errors": CAUSES,
+        "guards": [guard.as_dict() for guard in known],
+        "of_topics": {code: [topic, *texts] for code, (topic, texts) in topics.items()},
+    }
     console.result(data, table(rows, ["code", "kind", "meaning"]))

@@ -15,7 +15,9 @@ from typing import Any
 PLACES = {
     "CheckFailed": "dltool.errors",
     "ConfigError": "dltool.errors",
+    "Watch": "dltool.guards.monitors",
     "check": "dltool.guards.preflight",
+    "check_data": "dltool.guards.data",
     "Facts": "dltool.guards.facts",
     "Finding": "dltool.guards.findings",
     "Report": "dltool.guards.report",

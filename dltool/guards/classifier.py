@@ -19,6 +19,8 @@ def check_classifier(
     inputs: Tensor,
     labels: Tensor,
     num_classes: int,
+    *,
+    full: bool = False,
 ) -> list[Finding]:
     """Run the preflight on one batch; everything that it touches is put back.
 
@@ -26,7 +28,9 @@ def check_classifier(
         loss: takes logits (B, C) and labels (B,), returns the scalar that is trained on.
         inputs: (B, ...) as the model takes them.
         labels: (B,) integers in [0, C).
+        full: also learn the batch by heart.
     """
     facts = Facts(task="classify", num_classes=num_classes)
-    report = check(model, (inputs, labels), loss=loss, optimizer=optimizer, facts=facts)
+    batch = (inputs, labels)
+    report = check(model, batch, loss=loss, optimizer=optimizer, facts=facts, full=full)
     return list(report.findings)

@@ -3,7 +3,7 @@
     preflight  warn, and stop before the start when something is almost surely a mistake (exit 6)
     full       the same with slow checks
     strict     stop at warnings too
-    only       check, tell, and stop
+    only       check, tell, and stop; only-full: with slow checks
     off        do not look
 
 A guard that is left out by `--without` still looks; what it finds is kept in the run, with the
@@ -149,7 +149,7 @@ def act(
             f"guard {first.code}: {first.message}",
             cure=f"{first.cure}; to train all the same, add --without {first.code} or --guards off",
         )
-    if mode == "only":
+    if mode.startswith("only"):
         _tell(kept, console)
         raise Stopped("checked")
     return kept

@@ -17,6 +17,7 @@ FEW_LIVE, HALF_LIVE = 0.05, 0.5
 VANISHED = 1e-6
 GROWTH = 1e3
 FEWEST_SAMPLES = 8
+FEWEST_UNITS = 8  # a narrow layer may lose all of them by chance
 
 
 def names(found: Sequence[str]) -> str:
@@ -166,7 +167,7 @@ def _dead(subject: Subject, slopes: Slopes) -> Finding | None:
         return None
     return Finding(
         "G-P16",
-        "fail" if share < FEW_LIVE else "warn",
+        "fail" if share < FEW_LIVE and slopes.own[worst].units >= FEWEST_UNITS else "warn",
         f"{1 - share:.0%} of the units of {worst.removesuffix('.weight')} are dead: no sample of "
         f"the batch gives them a gradient (limits {1 - HALF_LIVE:.0%} and {1 - FEW_LIVE:.0%})",
         "use default initialisation, a smaller rate, or another activation than ReLU",

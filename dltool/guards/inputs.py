@@ -13,6 +13,7 @@ from dltool.guards.subject import Subject, moved, stream, tensor_of
 LARGE = 5.0
 SMALL = 0.02
 DEAD_SHARE = 0.25
+DEAD_BORDER = 0.4  # of a picture: strides and pooling without padding cut a border off
 DEAD_LIMIT = 1e-7
 FEWEST_SAMPLES = 8
 
@@ -132,7 +133,8 @@ def _features(subject: Subject, part: Part) -> Finding | None:
     varies = (part.tensor != part.tensor[:1]).any(0)
     dead = (leaf.grad == 0).all(0) & varies
     share = float(dead.sum()) / max(float(varies.sum()), 1.0)
-    if share <= DEAD_SHARE:
+    limit = DEAD_SHARE if part.tensor.dim() == 2 else DEAD_BORDER
+    if share <= limit:
         return None
     other = torch.where(dead, noise(part.tensor, stream(9)), part.tensor)
     change = moved(subject.outputs(), subject.outputs(subject.with_part(part, other)))
@@ -140,7 +142,7 @@ def _features(subject: Subject, part: Part) -> Finding | None:
         return None
     first = [index[0] for index in dead.nonzero().T.tolist()]
     what = f"{share:.0%} of the varying features of {part.name} (the first at {first})"
-    return _unused(f"{what} never influence the output (limit {DEAD_SHARE:.0%})", share, part)
+    return _unused(f"{what} never influence the output (limit {limit:.0%})", share, part)
 
 
 def _unused(message: str, measured: float, part: Part) -> Finding:

@@ -13,6 +13,7 @@ from dltool.guards.subject import CannotJudge, Subject, shake
 
 SUM_LIMIT = 1e-3
 ZERO_SHARE = 0.05
+CUT_SHARE = 0.2  # of logits; a mean over places behind a ReLU leaves a few zeros too
 FIRST_LOSS = 3.0
 FIRST_SQUARES = 1000.0
 SHAKES = 2
@@ -142,9 +143,9 @@ def expressible(subject: Subject, seen: Seen) -> Verdict:
     if not found:
         return NotJudged("G-P02", "the outputs are not finite with other weights")
     low, high = min(float(each.min()) for each in found), max(float(each.max()) for each in found)
-    zeros = sum(float((each == 0).float().mean()) for each in found) / len(found)
+    zeros = sum(_zeros(each) for each in found) / len(found)
     if seen.kind in ("softmax", "sigmoid"):
-        return _logits_bound(subject, found, low, high, zeros)
+        return _logits_bound(subject, found, low, high, zeros, seen.kind)
     if seen.kind != "values":
         return Clean("G-P02")
     goal = subject.tensor_target.float()
@@ -165,6 +166,13 @@ def expressible(subject: Subject, seen: Seen) -> Verdict:
     return Clean("G-P02")
 
 
+def _zeros(outputs: Tensor) -> float:
+    """Return the share of exact zeros among the outputs that vary at all."""
+    flat = outputs.reshape(len(outputs), -1)
+    varying = flat[:, (flat != flat[:1]).any(0)]
+    return float((varying == 0).float().mean()) if varying.numel() else 0.0
+
+
 def _bounded(found: list[Tensor], low: float, high: float, bottom: float, top: float) -> bool:
     """Tell whether outputs crowd at the ends of a range and never leave it."""
     if low < bottom or high > top:
@@ -177,13 +185,22 @@ def _bounded(found: list[Tensor], low: float, high: float, bottom: float, top: f
 
 
 def _logits_bound(
-    subject: Subject, found: list[Tensor], low: float, high: float, zeros: float
+    subject: Subject,
+    found: list[Tensor],
+    low: float,
+    high: float,
+    zeros: float,
+    seen_kind: str,
 ) -> Verdict:
-    if low >= 0 and zeros > ZERO_SHARE:
+    if low >= 0 and zeros > CUT_SHARE:
         said = f"{zeros:.0%} of the logits are exactly 0 and none is negative: a ReLU cuts them"
         share = zeros
     elif _bounded(found, low, high, -1.0, 1.0) and low < -0.5:
         said = f"the logits crowd at {low:.3g} and {high:.3g} whatever the weights are: a tanh"
+        share = high
+    elif seen_kind == "softmax" and _bounded(found, low, high, 0.0, 1.0) and high - low > 0.5:
+        said = f"the logits stay between {low:.3g} and {high:.3g} whatever the weights are: a "
+        said += "sigmoid, and the cross-entropy takes a softmax itself"
         share = high
     else:
         return Clean("G-P02")

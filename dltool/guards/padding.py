@@ -42,13 +42,14 @@ def _outputs(subject: Subject) -> Verdict | None:
     if not sequences:
         return None
     real = _real(subject, masks, lengths)
-    if real is not None and not bool(real.all()):
-        return _under_the_mask(subject, sequences, real)
     pad, is_stated = pad_of(subject)
     tokens = [part for part in sequences if part.is_tokens]
-    if pad is None or not tokens:
+    if pad is not None and tokens:
+        # other ids in their place would be text to a model that knows padding by its id
+        return _behind(subject, tokens[0], pad, is_stated or real is not None)
+    if real is None or bool(real.all()):
         return None
-    return _behind(subject, tokens[0], pad, is_stated)
+    return _under_the_mask(subject, sequences, real)
 
 
 def _real(subject: Subject, masks: list[Part], lengths: list[Part]) -> Tensor | None:

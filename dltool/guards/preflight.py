@@ -14,6 +14,7 @@ from torch.optim import Optimizer
 from dltool.guards import (
     axes,
     batch_parts,
+    bottom,
     gradients,
     inputs,
     outputs,
@@ -211,6 +212,7 @@ EXACT: tuple[tuple[str, Callable[[Look], Verdicts]], ...] = (
     ("G-P02", _with_outputs(outputs.expressible)),
     ("G-P03", _with_outputs(outputs.broadcast)),
     ("G-P04", _with_outputs(outputs.prefers_right)),
+    ("G-P04", _with_outputs(bottom.bottom)),
     ("G-P05", _with_outputs(outputs.first_loss)),
     ("G-P06", lambda look: gradients.coverage(look.need_slopes())),
     ("G-P07", lambda look: gradients.holdings(look.subject, look.slopes)),

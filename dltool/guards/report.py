@@ -89,12 +89,15 @@ def report_of(verdicts: Iterable[Verdict], off: Iterable[str] = ()) -> Report:
     found = [each for each in all_of_them if isinstance(each, Finding)]
     judged = {each.code for each in found}
     clean = {each.code: each for each in all_of_them if isinstance(each, Clean)}
-    left = {each.code: each for each in all_of_them if isinstance(each, NotJudged)}
+    # the first reason counts: what comes after it is the same guard's second look
+    left = {each.code: each for each in reversed(all_of_them) if isinstance(each, NotJudged)}
+    # a guard that is left out takes along what its mistake brings about
+    causes = folded(found)
     return Report(
-        tuple(folded([each for each in found if each.code not in silenced])),
+        tuple(each for each in causes if each.code not in silenced),
         tuple(each for code, each in clean.items() if code not in judged),
         tuple(each for code, each in left.items() if code not in judged | clean.keys()),
-        tuple(each for each in found if each.code in silenced),
+        tuple(each for each in causes if each.code in silenced),
     )
 
 

@@ -22,6 +22,7 @@ class Slope:
         size: root mean square of the gradient; None without a gradient.
         per_weight: `size` over the weight's own root mean square.
         dead: share of a layer's units (rows) with a gradient of exactly 0; None for no layer.
+        units: rows of the weight.
     """
 
     name: str
@@ -29,6 +30,7 @@ class Slope:
     is_finite: bool
     per_weight: float
     dead: float | None
+    units: int = 0
 
     @property
     def is_zero(self) -> bool:
@@ -119,7 +121,8 @@ def _slope(name: str, weight: nn.Parameter, is_layer: bool) -> Slope:
     size = _rms(gradient)
     own = _rms(weight.detach())
     finite = bool(gradient.isfinite().all())
-    return Slope(name, size, finite, size / own if own else 0.0, dead)
+    units = len(gradient) if gradient.dim() else 0
+    return Slope(name, size, finite, size / own if own else 0.0, dead, units)
 
 
 def _rms(tensor: Tensor) -> float:

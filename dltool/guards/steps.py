@@ -14,7 +14,7 @@ from torch.optim import Optimizer
 
 from dltool.guards.findings import Clean, Finding, NotJudged, Verdict
 from dltool.guards.slopes import MATRICES
-from dltool.guards.subject import Subject, moved, stream
+from dltool.guards.subject import Subject, moved, shake, stream
 from dltool.guards.untouched import untouched
 
 STEPS, EARLY = 20, 5
@@ -24,7 +24,9 @@ SLOW_HEAD = 2.0
 LEARNT = 0.98
 AFFINE = 1e-4
 ALIKE = 1e-7
+APART = 8
 NEAR_0 = 1e-3
+EATEN = 0.05
 
 
 @dataclass(frozen=True)
@@ -34,11 +36,13 @@ class Walk:
     Attributes:
         updates: ‖Δw‖ / ‖w‖, where weights that start near 0 are left out.
         moves: the same with them.
+        is_pushed: some matrix had a gradient that was not 0.
     """
 
     losses: list[float]
     updates: list[float]
     moves: list[float]
+    is_pushed: bool = True
 
 
 def walk(subject: Subject, optimizers: Sequence[Optimizer], steps: int) -> Walk:
@@ -61,7 +65,9 @@ def walk(subject: Subject, optimizers: Sequence[Optimizer], steps: int) -> Walk:
         updates.append(max([change for change, is_near_0 in changes if not is_near_0], default=0.0))
         moves.append(max([change for change, _ in changes], default=0.0))
         held = [(each, each.detach().clone()) for each, _ in held]
-    return Walk([*losses, float(subject.loss_of().detach())], updates, moves)
+    gradients = [each.grad for _, each in subject.trained if each.dim() > 1]
+    is_pushed = any(each is not None and bool(each.any()) for each in gradients)
+    return Walk([*losses, float(subject.loss_of().detach())], updates, moves, is_pushed)
 
 
 def _update(now: Tensor, before: Tensor) -> tuple[float, bool]:
@@ -88,7 +94,11 @@ def step_size(subject: Subject, steps: int = STEPS) -> list[Verdict]:
     if any(isinstance(each, torch.optim.LBFGS) for each in subject.optimizers):
         return [NotJudged("G-P18", "LBFGS chooses its steps itself")]
     known = rates(subject.optimizers)
-    found = [each for each in (_no_rate(known), _inverted(subject, known)) if each is not None]
+    found = [
+        each
+        for each in (_no_rate(known), _inverted(subject, known), _odd_settings(known))
+        if each is not None
+    ]
     if any(each.severity == "fail" for each in found):
         return [*found]
     with untouched(subject.model, subject.optimizers):
@@ -125,6 +135,8 @@ def judge_walk(seen: Walk) -> Verdict:
     if early > TORN:
         said = f"a step changes a weight by {early:.3g} times its size (limit {TORN:g})"
         return Finding("G-P18", "fail", said, cure, measured=early, limit=TORN)
+    if max(seen.moves) < STILL and not seen.is_pushed:
+        return NotJudged("G-P18", "no weight has a gradient that would move it")
     if max(seen.moves) < STILL:
         said = f"{len(seen.moves)} steps change no weight by more than {max(seen.moves):.2g} "
         said += f"of its size (limit {STILL:g}): nothing is trained"
@@ -146,6 +158,28 @@ def _no_rate(known: list[tuple[dict[str, Any], float, float]]) -> Finding | None
         measured=known[0][1],
         limit=1e-9,
     )
+
+
+def _odd_settings(known: list[tuple[dict[str, Any], float, float]]) -> Finding | None:
+    """Find a decay that eats the weights, and moments that are swapped."""
+    for group, now, aim in known:
+        eaten = max(now, aim) * float(group.get("weight_decay", 0.0))
+        if eaten > EATEN:
+            said = f"weight decay takes {eaten:.2g} of every weight at each step (limit {EATEN:g})"
+            cure = "usual are 1e-4 for SGD and 0.01 for AdamW"
+            return Finding("G-P18", "warn", said, cure, measured=eaten, limit=EATEN)
+        first, second = (float(each) for each in group.get("betas", (0.0, 1.0)))
+        if first > second:
+            said = f"betas are ({first:g}, {second:g}): the two were swapped"
+            cure = "betas=(0.9, 0.999)"
+            return Finding("G-P18", "warn", said, cure, measured=first, limit=second)
+        if float(group.get("momentum", 0.0)) >= 1:
+            said = f"momentum is {group['momentum']:g}: no step is ever forgotten (limit 1)"
+            cure = "use 0.9"
+            return Finding(
+                "G-P18", "fail", said, cure, measured=float(group["momentum"]), limit=1.0
+            )
+    return None
 
 
 def _inverted(subject: Subject, known: list[tuple[dict[str, Any], float, float]]) -> Finding | None:
@@ -208,9 +242,10 @@ def _equal_rows(subject: Subject) -> Finding | None:
     if not suspects or (subject.loss is None and subject.step is None):
         return None
     with untouched(subject.model):
-        # plain descent: what starts at 0 on purpose comes apart, what is symmetric stays so
-        for _ in range(3):
-            loss = subject.loss_of()
+        # plain descent: what starts at 0 on purpose comes apart, what is symmetric stays so; the
+        # seeds differ, since a layer may be left out at random
+        for number in range(APART):
+            loss = subject.loss_of(seed=number)
             if not loss.requires_grad:
                 return None
             loss.backward()
@@ -225,8 +260,8 @@ def _equal_rows(subject: Subject) -> Finding | None:
     return Finding(
         "G-P15",
         "fail",
-        f"all units of {left[0]} are alike and get the same gradient, also after 3 steps: they "
-        "stay one unit for ever",
+        f"all units of {left[0]} are alike and get the same gradient, also after {APART} steps: "
+        "they stay one unit for ever",
         "draw the weights at random: leave the layer's default initialisation",
         measured=0.0,
         limit=ALIKE,
@@ -253,6 +288,7 @@ def _affine(subject: Subject) -> Finding | None:
             hook.remove()
     if len(layers) < 2:
         return None
+    shake(subject.model, size=1.0)  # branches that start at 0 would hide their bends
     values = parts[0].tensor
     spread = float(values.float().std()) * 10 + 1e-3
     ends = [torch.randn(values.shape, generator=stream(n)).to(values) * spread for n in (31, 32)]

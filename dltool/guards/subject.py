@@ -209,11 +209,19 @@ def stream(number: int = 0) -> torch.Generator:
 def shake(model: nn.Module, number: int = 0, size: float = 0.5) -> None:
     """Add noise to every weight: what holds for any weights holds afterwards too.
 
-    What starts at zero (residual branches, heads) is no longer zero.
+    What starts at zero (residual branches, heads) is no longer zero; the row of an embedding that
+    stands for padding stays.
     """
     draw = stream(number)
+    pads = [
+        (module, module.weight[module.padding_idx].clone())
+        for module in model.modules()
+        if isinstance(module, nn.Embedding | nn.EmbeddingBag) and module.padding_idx is not None
+    ]
     for each in model.parameters():
         if each.is_floating_point():
             spread = max(float(each.std()) if each.numel() > 1 else 0.0, 0.05)
             change = torch.randn(each.shape, generator=draw) * (spread * size)
             each.add_(change.to(each))
+    for module, row in pads:
+        module.weight[module.padding_idx] = row

@@ -36,6 +36,7 @@ class Plugin:
         reference: `module:attribute` of its Typer app.
         summary, api, verbs, extras, smoke: what the manifest tells, see `docs/plugins.md`.
         reads, writes: formats by verb, from the manifest too.
+        guards: title, cause and cure of the topic's own guards by code, from the manifest too.
         problem: why it cannot be used, or an empty string.
         entry: the name that the package asks for.
         is_own: whether it is one of the topics that come with dltool.
@@ -65,6 +66,7 @@ class Plugin:
     declared_name: str = ""
     reads: tuple[tuple[str, tuple[str, ...]], ...] = ()
     writes: tuple[tuple[str, tuple[str, ...]], ...] = ()
+    guards: tuple[tuple[str, tuple[str, ...]], ...] = ()
 
     @property
     def module(self) -> str:

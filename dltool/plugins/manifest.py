@@ -15,7 +15,7 @@ MANIFEST = "plugin.toml"
 MANIFEST_BYTES = 64 * 1024
 TEXTS = ("name", "summary", "api")
 LISTS = ("verbs", "extras", "smoke")
-TABLES = ("reads", "writes")
+TABLES = ("reads", "writes", "guards")
 MANIFEST_KEYS = {*TEXTS, *LISTS, *TABLES}
 SUMMARY_LETTERS = 200
 

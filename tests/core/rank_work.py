@@ -306,6 +306,8 @@ def _killed_once(folder, number, settings):
     seconds = time.monotonic() - at[0]
     left = ended[1 - number % 2]  # the rank that was not killed
     resumed = in_ranks(2, train, folder, resume=True, **settings)[0]
+    if resumed.get("end", [""])[0] == "E511":  # killed before the first checkpoint: begin anew
+        resumed = in_ranks(2, train, folder / "anew", **settings)[0]
     steps = EPOCHS * len(Points())
     saved = steps - len(resumed["losses"])
     return {

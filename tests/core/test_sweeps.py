@@ -262,8 +262,8 @@ def test_the_command_trains_compares_and_names_the_best(dltool, work, monkeypatc
     options = ["--task", "circles", "--epochs", "2", "--set", "hidden=4,none", "--jobs", "2"]
     shown = dltool("sweep", "mlp-xor", *options, "--json").json()["data"]
     assert [len(row["runs"]) for row in shown["settings"]] == [1, 1]
-    assert shown["settings"][0]["mean"] <= shown["settings"][1]["mean"]
-    assert shown["metric"] == "val_loss"
+    assert shown["settings"][0]["mean"] >= shown["settings"][1]["mean"]
+    assert (shown["metric"], shown["higher_is_better"]) == ("val_accuracy", True)
     assert "--hidden=" in shown["best"]["command"]
     listed = dltool("runs", "list", "--json").json()["data"]["runs"]
     assert len(listed) == 2

@@ -7,7 +7,7 @@ import random
 import numpy as np
 import pytest
 import torch
-from dltool_bert_finetune import answering, answering_data, by_document, squad, tokens
+from dltool_bert_finetune import answering, answering_data, by_document, columns, squad, tokens
 from dltool_bert_finetune.answering_data import Answer, Question, Questions
 from dltool_bert_finetune.columns import Columns
 from dltool_bert_finetune.targets import Targets
@@ -289,6 +289,20 @@ def test_a_damaged_file_of_questions_is_one_line(name, content, words, tmp_path)
     (tmp_path / name).write_text(content, encoding="utf-8")
     with pytest.raises(DataError, match=words):
         read(tmp_path / name)
+
+
+def test_yes_and_no_are_classes_and_no_spans(tmp_path):
+    rows = "".join(f"is it {n} ?,a text about {n},{n % 2 == 0}\n" for n in range(40))
+    path = tmp_path / "a.csv"
+    path.write_text("question,passage,answer\n" + rows, encoding="utf-8")
+    assert not answering_data.holds_questions(str(path), "utf-8")
+    expected = Columns("question", "passage", "answer")
+    assert columns.infer(str(path), Columns(""), encoding="utf-8") == expected
+    lost = "".join(f"is it {n} ?,a text about {n},word{n}\n" for n in range(40))
+    path.write_text("question,passage,answer\n" + lost, encoding="utf-8")
+    assert answering_data.holds_questions(str(path), "utf-8")
+    with pytest.raises(DataError, match="40 nowhere"):
+        read(path)
 
 
 def test_articles_stay_in_one_split():

@@ -103,7 +103,16 @@ def test_resnet18_halves_96_pixels_four_times():
     assert sides == [24, 24, 12, 6, 3]
 
 
-@pytest.mark.parametrize("name", ["cnn5", "preact", "googlenet", "tv:swin_t", "tv:maxvit_t"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "cnn5",
+        "preact",
+        "googlenet",
+        "tv:swin_t",
+        pytest.param("tv:maxvit_t", marks=pytest.mark.slow),
+    ],
+)
 def test_multiply_adds_are_half_of_torch_s_count_and_add_up(name):
     side = 224 if name.startswith("tv:") else 64
     spec = Spec(name, 3, side, side, 7)
@@ -116,9 +125,7 @@ def test_multiply_adds_are_half_of_torch_s_count_and_add_up(name):
     assert sum(layer.parameters for layer in found.layers) == found.parameters
 
 
-@pytest.mark.parametrize(
-    "name", ["resnet34", "vit_b_16", "alexnet", "vgg11", "squeezenet1_1", "efficientnet_v2_s"]
-)
+@pytest.mark.parametrize("name", ["resnet34", "vit_b_16", "alexnet", "vgg11", "squeezenet1_1"])
 def test_torchvision_s_models_have_the_published_counts(name):
     entry = zoo.weights_entry(f"tv:{name}")
     found = summary_of(f"tv:{name}", 3, zoo.usual_side(f"tv:{name}"), 1000)
@@ -136,7 +143,16 @@ def test_every_model_of_torchvision_can_be_built_for_other_classes(name):
     assert zoo.head(build_empty(Spec(full, 3, side, side, 7)).network)[0]
 
 
-@pytest.mark.parametrize("name", sorted(set(BUILDERS) - {"vgg11", "alexnet"}))
+DEEP = ("resnet18", "resnet34", "resnet18-d2l", "plain18", "googlenet", "nin")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=pytest.mark.slow if name in DEEP else ())
+        for name in sorted(set(BUILDERS) - {"vgg11", "alexnet"})
+    ],
+)
 def test_every_network_learns_from_grey_and_colour(name):
     side = 96 if name in ("nin", "googlenet") else 28
     assert name in MODELS

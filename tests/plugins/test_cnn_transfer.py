@@ -273,8 +273,14 @@ MIXED = ("--augment", "alternating-flip,crop,rotate,color,erase,mixup,cutmix")
     "words",
     [
         ("--optimizer", "muon", *MIXED),
-        ("--optimizer", "sgd", "--schedule", "step", "--augment", "mixup", "--balance"),
-        ("--schedule", "plateau", "--augment", "cutmix", "--ema", "0.9"),
+        pytest.param(
+            ("--optimizer", "sgd", "--schedule", "step", "--augment", "mixup", "--balance"),
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(
+            ("--schedule", "plateau", "--augment", "cutmix", "--ema", "0.9"),
+            marks=pytest.mark.slow,
+        ),
     ],
     ids=["muon-mixed", "sgd-mixup-balance", "plateau-cutmix-ema"],
 )

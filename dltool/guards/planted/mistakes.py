@@ -157,6 +157,22 @@ def _pads_in_loss(seed: int, ignore: int = -100) -> World:
     return world
 
 
+def _beyond(world: World) -> None:
+    world.train = (world.train[0], 2 * world.train[1] - 1)
+
+
+def _class_ignored(world: World) -> None:
+    world.loss = nn.CrossEntropyLoss(ignore_index=3)
+
+
+def _decay(world: World) -> None:
+    world.optimizer = torch.optim.AdamW(world.model.parameters(), lr=0.1, weight_decay=1.0)
+
+
+def _betas(world: World) -> None:
+    world.optimizer = torch.optim.Adam(world.model.parameters(), lr=3e-3, betas=(0.999, 0.9))
+
+
 MODEL = (
     _picture("softmax", "G-P01", "softmax in front of cross-entropy"),
     _changed("softmax-in-loss", "G-P01", "the loss takes the softmax twice", _softmax_in_loss),
@@ -170,6 +186,7 @@ MODEL = (
         worlds.tags,
     ),
     _picture("relu-logits", "G-P02", "ReLU behind the last layer", flaw="relu"),
+    _picture("sigmoid-classes", "G-P02", "sigmoid in front of cross-entropy", flaw="sigmoid"),
     _picture("tanh-logits", "G-P02", "tanh behind the last layer", flaw="tanh"),
     Mistake(
         "tanh-targets",
@@ -188,6 +205,10 @@ MODEL = (
         worlds.rows,
     ),
     _changed("negated", "G-P04", "the loss has its sign flipped", _negated),
+    _changed(
+        "targets-beyond", "G-P04", "-1 and 1 for a loss of shares", _beyond, world=worlds.tags
+    ),
+    _changed("class-ignored", "G-P04", "ignore_index is a class", _class_ignored),
     _picture("unit-weights", "G-P05", "weights of deviation 1", "G-P16", "G-P18"),
     _picture("detach", "G-P06", "the first layers are cut off by detach"),
     _picture("unused-layer", "G-P06", "a layer that forward does not use"),
@@ -238,6 +259,8 @@ MODEL = (
     _changed("rate-zero", "G-P18", "learning rate 0", _rate(0.0)),
     _changed("rate-huge", "G-P18", "learning rate 10", _rate(10.0)),
     _changed("rate-decay", "G-P18", "rate and weight decay swapped", _rate(0.0, 0.01)),
+    _changed("decay-huge", "G-P18", "a weight decay that eats the weights", _decay),
+    _changed("betas-swapped", "G-P18", "the two moments of Adam swapped", _betas),
     _changed("rates-inverted", "G-P18", "the head slower than the backbone", _inverted_rates),
     _changed("raw-bytes", "G-D02", "bytes 0 to 255 as they are", _raw_bytes),
     _changed("nan-inputs", "G-D01", "NaN among the inputs", _broken_numbers),

@@ -57,7 +57,12 @@ class Picture(nn.Module):
         if flaw == "batch softmax":
             x = x.softmax(0) * len(x)
         x = self.head(x)
-        ends = {"softmax": lambda z: z.softmax(1), "relu": F.relu, "tanh": torch.tanh}
+        ends = {
+            "softmax": lambda z: z.softmax(1),
+            "relu": F.relu,
+            "tanh": torch.tanh,
+            "sigmoid": torch.sigmoid,
+        }
         logits: Tensor = ends[flaw](x) if flaw in ends else x
         return logits
 

@@ -208,7 +208,8 @@ def _best(
         table = _spans(values[at, 0], values[at, 1], targets.longest)
         sums.append(_log_sum(table))
         flat = table.ravel()
-        for place in np.argsort(-flat, kind="stable")[: max(top, CANDIDATES)].tolist():
+        count = min(max(top, CANDIDATES), len(flat))
+        for place in np.argpartition(-flat, count - 1)[:count].tolist():
             length, begin = divmod(place, len(at))
             if flat[place] > -np.inf:
                 span = int(offsets[at[begin], 0]), int(offsets[at[begin + length], 1])

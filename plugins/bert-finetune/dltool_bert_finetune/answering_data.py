@@ -6,6 +6,7 @@ answer 2018, https://arxiv.org/abs/1806.03822.
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -15,7 +16,7 @@ from typing import Any
 from dltool.console import Console
 from dltool.data import texts
 from dltool.errors import DataError
-from dltool_bert_finetune.columns import SQUAD, Columns
+from dltool_bert_finetune.columns import SQUAD, Columns, choose
 
 QUESTION_KEYS = ("question", "query")
 CONTEXT_KEYS = ("context", "passage", "paragraph", "document_text")
@@ -23,7 +24,7 @@ ANSWER_KEYS = ("answers", "answer", "answer_text")
 START_KEYS = ("answer_start", "start", "start_char")
 TITLE_KEYS = ("title", "document", "doc_id")
 SQUAD_LIMIT = 1 << 30
-SHOWN = 3
+LOOKED_AT = 100
 
 
 @dataclass(frozen=True)
@@ -74,10 +75,18 @@ def holds_questions(source: str, encoding: str) -> bool:
         return True
     if not texts.is_table(source):
         return False
-    keys = [key.strip().lower() for key in texts.columns(source, encoding=encoding)]
-    return all(
-        any(name in keys for name in known) for known in (QUESTION_KEYS, CONTEXT_KEYS, ANSWER_KEYS)
+    keys = [key.strip() for key in texts.columns(source, encoding=encoding)]
+    columns = [_known(known, keys) for known in (CONTEXT_KEYS, ANSWER_KEYS, QUESTION_KEYS)]
+    if not all(columns):
+        return False
+    found = list(itertools.islice(texts.rows(source, columns[:2], encoding=encoding), LOOKED_AT))
+    answers = [row.cells[1] for row in found]
+    # yes and no to a question about a text are classes of pairs
+    spans = sum(
+        answer in row.cells[0] or answer[0] in "[{"
+        for row, answer in zip(found, answers, strict=True)
     )
+    return 2 * spans >= len(found) or len(set(answers)) > len(found) // 4
 
 
 def read(
@@ -133,7 +142,8 @@ def _aligned(rows: list[Question], source: str, console: Console) -> list[Questi
             f"{source}: {moved + absent:,} answers do not stand where they should: {moved:,} stand "
             f"elsewhere in their context, {absent:,} nowhere (the first: {first})",
             expected="context[start : start + len(answer)] == answer, counted in characters",
-            cure="correct the rows; without a column of starts the answers are looked up",
+            cure="correct the rows; without a column of starts the answers are looked up, and for "
+            "answers that are classes there is --task pair",
         )
     if searched:
         console.note(
@@ -191,9 +201,9 @@ def _string(value: object) -> str:
 def _columns(source: str, columns: Columns, encoding: str, answered: bool) -> Columns:
     """Return the columns of question, context and answer."""
     keys = [key.strip() for key in texts.columns(source, encoding=encoding)]
-    question = _key(source, "--text", columns.text, QUESTION_KEYS, keys)
-    context = _key(source, "--second", columns.second, CONTEXT_KEYS, keys)
-    answer = _key(source, "--label", columns.label, ANSWER_KEYS, keys) if answered else ""
+    question = choose(source, "--text", columns.text, QUESTION_KEYS, keys)
+    context = choose(source, "--second", columns.second, CONTEXT_KEYS, keys)
+    answer = choose(source, "--label", columns.label, ANSWER_KEYS, keys) if answered else ""
     return Columns(question, context, answer)
 
 
@@ -221,19 +231,6 @@ def _table(source: str, columns: Columns, encoding: str, answered: bool) -> Iter
 def _known(names: Sequence[str], keys: Sequence[str]) -> str:
     lower = [key.lower() for key in keys]
     return next((keys[lower.index(name)] for name in names if name in lower), "")
-
-
-def _key(source: str, option: str, given: str, known: Sequence[str], keys: Sequence[str]) -> str:
-    name = given if given in keys else "" if given else _known(known, keys)
-    if name:
-        return name
-    raise DataError(
-        "E506",
-        f"{source}: no column can be told to hold what {option} names",
-        received=", ".join(keys)[:200],
-        expected=f"one of {', '.join(known)}",
-        cure=f"name it: {option} COLUMN",
-    )
 
 
 def _answers(cell: str, start: str, place: str) -> tuple[Answer, ...]:

@@ -87,7 +87,7 @@ def _contradictions(pool: Sentences) -> list[Finding]:
     if torn <= len(pool) / 1000:
         return []
     message = f"{torn:,} of {len(pool):,} sentences stand in the data with more than one tagging"
-    return [Finding("G-D11", "warn", message, "decide which tags are right")]
+    return [Finding("G-D06", "warn", message, "decide which tags are right")]
 
 
 def load_questions(sources: dict[str, str], config: TrainConfig, console: Console) -> TextData:

@@ -21,7 +21,7 @@ TEXT_NAMES = _words(
 )
 LABEL_NAMES = _words(
     "label labels class classes category target sentiment intent topic score rating stars "
-    "similarity gold_label is_duplicate y tags"
+    "similarity gold_label is_duplicate y tags answer"
 )
 PAIR_NAMES = (
     ("text_a", "text_b"),
@@ -31,6 +31,8 @@ PAIR_NAMES = (
     ("question1", "question2"),
     ("question", "sentence"),
     ("query", "passage"),
+    ("question", "passage"),
+    ("question", "context"),
 )
 SPLIT_NAMES = {
     "train": ("train", "training"),
@@ -163,6 +165,27 @@ def infer(
         f"{source}: no column can be told to hold what {missing} names",
         received=", ".join(header)[:200],
         cure=f"name it: {missing} COLUMN; in a file without a header its number, as {missing} 1",
+    )
+
+
+def choose(
+    source: str, option: str, given: str, known: Sequence[str], header: Sequence[str]
+) -> str:
+    """Return the column that an option names, or the first that has one of the known names.
+
+    Raises:
+        DataError: E506, there is none.
+    """
+    lower = [name.lower() for name in header]
+    found = (given if given in header else "") if given else _known(list(header), lower, known)
+    if found:
+        return found
+    raise DataError(
+        "E506",
+        f"{source}: no column can be told to hold what {option} names",
+        received=", ".join(header)[:200],
+        expected=f"one of {', '.join(known)}",
+        cure=f"name it: {option} COLUMN",
     )
 
 

@@ -205,11 +205,11 @@ def _contradictions(pool: Examples) -> list[Finding]:
             f"{repeats:,} of {len(pool):,} texts repeat another one ({repeats / len(pool):.1%})"
         )
         cure = "remove the repeats; they are kept within one split"
-        found.append(Finding("G-D10", "warn", message, cure))
+        found.append(Finding("G-D06", "warn", message, cure))
     torn = sum(counts[key] for key, names in labels.items() if len(names) > 1)
     if torn > len(pool) / 1000:
         message = f"{torn:,} of {len(pool):,} texts stand in the data with more than one label"
-        found.append(Finding("G-D11", "warn", message, "decide which label is right"))
+        found.append(Finding("G-D06", "warn", message, "decide which label is right"))
     return found
 
 

@@ -95,7 +95,7 @@ def _gradients(network: nn.Module, loss: Loss, batch: Mapping[str, Tensor]) -> l
     without = [name for name, gradient in gradients.items() if gradient is None]
     if without and len(without) > len(gradients) / 2:
         message = f"{len(without)} of {len(gradients)} trained weights get no gradient"
-        return [Finding("G-P02", "fail", message, "use another model, or freeze fewer layers")]
+        return [Finding("G-P06", "fail", message, "use another model, or freeze fewer layers")]
     return []
 
 
@@ -123,4 +123,4 @@ def _padding(network: nn.Module, batch: Mapping[str, Tensor], pad: int) -> list[
         f"three more padding tokens move the outputs by {moved:.2g} of their scale (limit "
         f"{PAD_LIMIT:g}): the model does not mask its padding"
     )
-    return [Finding("G-P10", "fail", message, "use another model, or --batch-size 1")]
+    return [Finding("G-P11", "fail", message, "use another model, or --batch-size 1")]

@@ -17,7 +17,7 @@ from pathlib import Path
 from dltool.console import Console
 from dltool.data import texts
 from dltool.errors import ConfigError, DataError
-from dltool_bert_finetune.columns import CONLL, Columns
+from dltool_bert_finetune.columns import CONLL, Columns, choose
 
 MAYBE_CONLL = (".txt", ".text", ".tsv", ".tab")
 WORD_KEYS = ("tokens", "words")
@@ -220,8 +220,8 @@ def _number(option: str, value: str, default: int) -> int:
 def _keys(source: str, columns: Columns, encoding: str, tagged: bool) -> Columns:
     """Return the keys of words and tags in a file of JSON Lines."""
     keys = texts.columns(source, encoding=encoding)
-    words = _key(source, "--text", columns.text, WORD_KEYS, keys)
-    tags = _key(source, "--label", columns.label, TAG_KEYS, keys) if tagged else ""
+    words = choose(source, "--text", columns.text, WORD_KEYS, keys)
+    tags = choose(source, "--label", columns.label, TAG_KEYS, keys) if tagged else ""
     return Columns(words, "", tags)
 
 
@@ -243,19 +243,6 @@ def _from_json(source: str, columns: Columns, encoding: str, tagged: bool) -> It
             )
         document = row.cells[-1] if by_document else place
         yield _Raw(words, tags, f"{Path(source).name}:{document}", row.line)
-
-
-def _key(source: str, option: str, given: str, known: Sequence[str], keys: Sequence[str]) -> str:
-    name = given or next((key for key in known if key in keys), "")
-    if name in keys:
-        return name
-    raise DataError(
-        "E506",
-        f"{source}: no key can be told to hold what {option} names",
-        received=", ".join(keys)[:200],
-        expected=f"one of {', '.join(known)}",
-        cure=f"name it: {option} KEY",
-    )
 
 
 def _strings(cell: str, place: str, key: str) -> list[str]:

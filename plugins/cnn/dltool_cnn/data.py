@@ -17,6 +17,8 @@ from dltool.data import named, splits
 from dltool.data.resident import Resident, Streamed
 from dltool.errors import DataError, closest
 from dltool.guards import labels as label_guards
+from dltool.guards.data import check_data
+from dltool.guards.facts import Facts
 from dltool.guards.findings import Finding
 from dltool_cnn.config import TrainConfig
 from dltool_cnn.models import zoo
@@ -115,7 +117,7 @@ def load(
         side=side if max(form.height, form.width) < side else 0,
     )
     data.names = {name: pools[name].names for name in ("val", "test")}
-    data.findings = _check(pools, len(classes))
+    data.findings = _check(pools, len(classes), full=config.guards.endswith("full"))
     counts = {name: len(pool.labels) for name, pool in pools.items()}
     fingerprint = _fingerprint(pools)
     data.facts = {**facts, "counts": counts, "classes": list(classes), "fingerprint": fingerprint}
@@ -351,17 +353,21 @@ def _batches(
     )
 
 
-def _check(pools: dict[str, Pool], num_classes: int) -> list[Finding]:
-    found = []
-    for name, pool in pools.items():
-        found += label_guards.check_split(pool.labels, num_classes, name)
-    train = pools["train"].images
-    for name in ("val", "test"):
-        held = pools[name].images
-        if train is not None and held is not None:
-            overlap = len(splits.duplicates(train, held))
-            found += label_guards.check_leak(overlap, len(held), name)
-    return found
+def _check(pools: dict[str, Pool], num_classes: int, *, full: bool) -> list[Finding]:
+    shown = {
+        name: (pool.images.cpu(), pool.labels.cpu())
+        for name, pool in pools.items()
+        if pool.images is not None
+    }
+    if len(shown) == len(pools):
+        facts = Facts(task="classify", num_classes=num_classes)
+        train, val, test = (shown[name] for name in ("train", "val", "test"))
+        return list(check_data(train, val, test, facts=facts, full=full).findings)
+    return [
+        found
+        for name, pool in pools.items()
+        for found in label_guards.check_split(pool.labels, num_classes, name)
+    ]
 
 
 def _fingerprint(pools: dict[str, Pool]) -> str:

@@ -12,6 +12,7 @@ data; the test data is used once, at the end.
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -181,8 +182,9 @@ def _loop(
     """Train, choose the best epoch on validation data, test once."""
     steps_per_epoch = -(-len(data.train) // config.accumulate)
     scheduler = optim.schedule(optimizer, config.schedule, config.epochs * steps_per_epoch)
-    settings = training.Settings.of(config, next(model.parameters()).device)
     num_classes = len(data.classes)
+    chance = math.log(num_classes)
+    settings = training.Settings.of(config, next(model.parameters()).device, chance=chance)
     forward: compiling.Forward = model
     if config.compile:
         images, _ = next(iter(data.train.batches(0)))
@@ -248,7 +250,13 @@ def _preflight(
 
     findings = list(data.findings)
     findings += check_classifier(
-        model, optimizer, loss, images[:64], labels[:64], len(data.classes)
+        model,
+        optimizer,
+        loss,
+        images[:64],
+        labels[:64],
+        len(data.classes),
+        full=config.guards.endswith("full"),
     )
     return act(findings, console, mode=config.guards, without=config.without)
 

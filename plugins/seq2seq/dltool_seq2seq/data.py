@@ -370,7 +370,7 @@ def _check(config: TrainConfig, splits: dict[str, list[Pair]]) -> list[Finding]:
     if several > AMBIGUOUS_SHARE * len(targets):
         findings.append(
             Finding(
-                "G-D22",
+                "G-D06",
                 "warn",
                 f"{several:,} of {len(targets):,} training sources have several targets "
                 f"(limit {AMBIGUOUS_SHARE:.0%}): no model can match them all",
