@@ -3,7 +3,6 @@
 @app.command()
 @asking.trains(TrainConfig, TOPIC)
 def train(asked: asking.Asked[TrainConfig], width: WidthOption = TrainConfig.width) -> None:
-    \"\"\"Train a classifier; leave a run folder with the model.\"\"\"
     folder, config, origins = asked.settled(recipe(asked.chosen))
     from dltool_mine.train import train as run_training
 
