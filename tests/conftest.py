@@ -72,7 +72,7 @@ def dltool(environment, work, origin, tmp_path):
 
     def run(*arguments, code=0, stdin=None, **variables):
         words, everything = [*map(str, arguments)], {**environment, **variables}
-        if forking.is_fresh_needed(variables):
+        if forking.is_fresh_needed(everything):
             done = subprocess.run(
                 [sys.executable, "-m", "dltool", *words],
                 capture_output=True,

@@ -7,12 +7,15 @@ is that third-party modules are loaded. None of dltool's are. What depends on a 
 tested in one: see `is_fresh_needed`.
 """
 
+import atexit
+import gc
 import json
 import os
 import runpy
 import socket
 import subprocess
 import sys
+import traceback
 import warnings
 
 PRELOADED = (
@@ -24,10 +27,15 @@ PRELOADED = (
 )
 AT_START = ("PYTHON", "LC_", "LANG", "OMP_", "MKL_", "KMP_", "LD_", "MPL", "NO_COLOR", "TERM")
 
+# what tests/conftest.py sets for every command
+AS_TESTED = {"OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "error::ResourceWarning"}
 
-def is_fresh_needed(variables):
+
+def is_fresh_needed(wanted):
     """Tell whether a variable differs that is read when an interpreter or a library starts."""
-    return not hasattr(os, "fork") or any(name.startswith(AT_START) for name in variables)
+    ours = {**os.environ, **AS_TESTED}
+    differing = {name for name in {*wanted, *ours} if wanted.get(name) != ours.get(name)}
+    return not hasattr(os, "fork") or any(name.startswith(AT_START) for name in differing)
 
 
 class Origin:
@@ -91,10 +99,29 @@ def serve(way):
         return arguments
 
 
-if __name__ == "__main__":
+def main():
+    """Load what all commands load, then be forked; the child runs the command and leaves."""
     for name in PRELOADED:
         __import__(name)
     warnings.simplefilter("error", ResourceWarning)
     sys.path[0] = ""
+    # collecting or taking down what came from the parent would copy its memory, page by page
+    gc.collect()
+    gc.freeze()
     sys.argv = ["dltool", *serve(socket.socket(fileno=int(sys.argv[1])))]
-    runpy.run_module("dltool", run_name="__main__", alter_sys=True)
+    code = 0
+    try:
+        runpy.run_module("dltool", run_name="__main__", alter_sys=True)
+    except SystemExit as stop:
+        code = stop.code if isinstance(stop.code, int) else int(stop.code is not None)
+    except BaseException:
+        traceback.print_exc()
+        code = 1
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
+
+
+if __name__ == "__main__":
+    main()

@@ -53,15 +53,23 @@ def test_commands_of_the_page_run(name, repository, dltool, work):
         dltool(*words[1:])
 
 
+@pytest.fixture(scope="module")
+def helped():
+    """The help of the commands that were looked at already."""
+    return {}
+
+
 @pytest.mark.parametrize("name", [*DOCUMENTS, *PAGES])
-def test_options_in_examples_exist(name, repository, dltool):
+def test_options_in_examples_exist(name, repository, dltool, helped):
     text = (repository / name).read_text(encoding="utf-8")
     for line in commands(text, "console"):
         if line.startswith("dltool "):
             words = shlex.split(line, comments=True)
             named = [word for word in words if word.startswith("--")]
             path = [word for word in words[1:3] if not word.startswith("-")]
-            help_text = dltool(*path, "--help").out
+            if tuple(path) not in helped:
+                helped[tuple(path)] = dltool(*path, "--help").out
+            help_text = helped[tuple(path)]
             assert all(option in help_text for option in named), line
 
 

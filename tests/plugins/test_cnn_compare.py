@@ -36,7 +36,9 @@ def finished(folder, val, test, *, parameters=650, seconds=2.0):
         "training_seconds": seconds,
         "images_per_second": 100.0,
     }
-    files.write_json_atomic(folder / "run.json", {"status": "finished", "result": result})
+    files.write_json_atomic(
+        folder / "run.json", {"topic": "cnn", "status": "finished", "result": result}
+    )
 
 
 SPEC = ("--models", "linear,mlp", "--seeds", "3", "--out", "c", "--epochs", "1")
@@ -132,7 +134,8 @@ def test_failed_runs_stand_in_the_table(compared, here):
     begun(here)
     for seed in range(3):
         files.write_json_atomic(
-            here / "c" / f"model=linear-seed={seed}" / "run.json", {"status": "diverged"}
+            here / "c" / f"model=linear-seed={seed}" / "run.json",
+            {"topic": "cnn", "status": "diverged"},
         )
     shown = compared(*SPEC, "--json")
     best, other = json.loads(shown.out)["data"]["rows"]

@@ -468,7 +468,7 @@ def test_bash_completes_in_earnest(environment, work):
     dltool() {{ {program} "$@"; }}
     export -f dltool
     eval "$(_DLTOOL_COMPLETE=source_bash dltool)"
-    COMP_WORDS=(dltool cnn e); COMP_CWORD=2
+    COMP_WORDS=(dltool cnn ev); COMP_CWORD=2
     _dltool_completion() {{ local IFS=$'\\n'; COMPREPLY=( $( COMP_WORDS="${{COMP_WORDS[*]}}" \\
         COMP_CWORD=$COMP_CWORD _DLTOOL_COMPLETE=complete_bash dltool ) ); }}
     _dltool_completion
