@@ -44,6 +44,8 @@ def between_steps(active: Session) -> None:
             active.save()
         except Diverged as error:
             active.diverged(error)
+        # a signal that came while saving need not wait for another step
+        (stop,) = active.team.highest([_asked_to_stop(active)])
     if stop:
         raise Interrupted(stop, "interrupted")
     if tell:
